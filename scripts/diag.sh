@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Checks every part of the connection of an edge host on this machine. Exit code 0 only when all pass.
+# Usage: scripts/diag.sh [NAME]      (default: local; JSON=1 prints one JSON document)
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+name=${1:-local}
+[ -r "$(edge_dir "$name")/edge.env" ] || die "there is no edge host '$name' on this machine" "make edge NAME=$name makes one; make status lists them"
+options=()
+[ -z "${JSON-}" ] || options+=(--json)
+# In the running worker where there is one, else in a container of its own: diag must also work, and most
+# of all, when the worker does not start.
+if [ -n "$(edge_compose "$name" ps --quiet --status running edge-worker)" ]; then
+  edge_compose "$name" exec -T edge-worker python -m airbridge.edge diag ${options[@]+"${options[@]}"}
+else
+  edge_compose "$name" run --rm --no-deps -T edge-worker diag ${options[@]+"${options[@]}"}
+fi
