@@ -1,0 +1,16 @@
+"""AirBridge: run Apache Airflow tasks on machines you do not control from the centre.
+
+One folder a capability, each knowing as little of the others as possible:
+
+* ``airbridge.sync`` mirrors ``s3://<bucket>/<env>/`` into a local DAG store (no Airflow needed).
+* ``airbridge.bundle`` is the Airflow DAG bundle on that store.
+* ``airbridge.edge`` is what runs on an edge host: settings, health check, ``diag``.
+* ``airbridge.controlplane`` is the Airflow plugin and the one-shot work of the control plane.
+* ``airbridge.localstack`` gives LocalStack's S3 durable storage.
+
+``airbridge.errors`` holds the exception tree that all of them share.
+"""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"
