@@ -1,0 +1,30 @@
+"""``python -m airbridge.edge``: the commands of an edge host."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["diag_main", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:] == ["health"]:
+        # The container's health check runs every few seconds: it skips the command line's imports.
+        from airbridge.edge.health import main as health_main
+
+        raise SystemExit(health_main())
+    from airbridge.edge._cli import app
+
+    app()
+
+
+def diag_main() -> None:
+    """Entry of the ``diag`` program in the edge image: ``diag`` is short for ``airbridge-edge diag``."""
+    from airbridge.edge._cli import app
+
+    app(["diag", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

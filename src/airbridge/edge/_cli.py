@@ -1,0 +1,69 @@
+"""The commands of an edge host."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import structlog
+import typer
+
+from airbridge.errors import AirbridgeError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="airbridge-edge",
+    help="Run, check and diagnose an edge host.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _configure_logging() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stdout),
+    )
+
+
+def _exit(error: AirbridgeError) -> typer.Exit:
+    typer.echo(str(error), err=True)
+    return typer.Exit(error.exit_code)
+
+
+@app.command("launch")
+def launch_command() -> None:
+    """Wait until this host may work, then become the edge worker."""
+    from airbridge.edge.launch import launch
+
+    _configure_logging()
+    try:
+        launch()
+    except AirbridgeError as error:
+        raise _exit(error) from None
+
+
+@app.command("health")
+def health_command() -> None:
+    """Exit 0 when the control plane heard of this worker lately."""
+    from airbridge.edge.health import main
+
+    raise typer.Exit(main())
+
+
+@app.command("diag")
+def diag_command(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of lines.")
+    ] = False,
+) -> None:
+    """Check everything this edge host needs; exit 0 only when all of it passes."""
+    from airbridge.edge.diag import run_diag
+
+    raise typer.Exit(run_diag(as_json=as_json))

@@ -1,0 +1,254 @@
+"""The control plane as an edge host sees it: three questions and one message.
+
+A *refusal* is an answer that waiting does not change (wrong token, other version, somebody else's
+name). Everything else, a gateway that is up before the api-server included, is *unreachable*: it
+passes by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx
+
+import airbridge
+from airbridge.edge.token import API_PREFIX, request_headers
+from airbridge.errors import RefusedError, UnreachableError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from airbridge.edge.settings import EdgeSettings
+
+__all__ = [
+    "OFFLINE_STATES",
+    "VERSION_HEADER",
+    "VERSION_MISMATCH",
+    "ControlPlane",
+    "Registration",
+    "Versions",
+    "local_versions",
+    "refusal",
+]
+
+VERSION_HEADER: Final = "X-AirBridge-Version"
+VERSION_MISMATCH: Final = "version_mismatch"
+
+OFFLINE_STATES: Final = frozenset({"offline", "unknown", "offline maintenance"})
+"""States in which the edge API lets the name be registered again (edge3: ``allowed_states_for_reuse``)."""
+
+_EDGE_API: Final = "/edge_worker/v1/"
+# Longer than the uplink goes on trying to connect (20 s), so that its reason arrives.
+_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+
+# How the uplink's own answers begin when it cannot reach the control plane.
+_UPLINK_SAYS: Final = "uplink: "
+
+# Answers that say "not now": a proxy without its upstream, a server that starts or is told to slow down.
+_PASSING: Final = frozenset({408, 425, 429})
+
+_TOKEN_FIX: Final = (
+    "give this host the token that the control plane holds for this worker "  # noqa: S105 - advice
+    "(CONTROL_PLANE_TOKEN or CONTROL_PLANE_TOKEN_FILE)"
+)
+_VERSION_FIX: Final = "run the edge images of the control plane's release (AIRBRIDGE_VERSION)"
+_REFUSAL_FIXES: Final = {
+    "token_missing": "send edge traffic through the uplink of this release; a hop removes headers",
+    "token_invalid": _TOKEN_FIX,
+    "token_expired": "set this host's clock right (NTP); tokens live for seconds",
+    "name_mismatch": "set WORKER_NAME to the name that the token was made for",
+    VERSION_MISMATCH: _VERSION_FIX,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What must be equal on both sides."""
+
+    airbridge: str
+    airflow: str
+    edge_provider: str
+
+    def difference(self, other: Versions) -> str:
+        """Return what differs, as ``name here X, there Y``; empty when nothing does."""
+        pairs = (
+            ("AirBridge", self.airbridge, other.airbridge),
+            ("Airflow", self.airflow, other.airflow),
+            ("edge provider", self.edge_provider, other.edge_provider),
+        )
+        return "; ".join(f"{name} here {here}, there {there}" for name, here, there in pairs if here != there)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the control plane knows about this worker's name."""
+
+    state: str
+    last_update: str
+    """Time of the last heartbeat as the control plane wrote it; only compared for equality."""
+    age_s: float
+    """Seconds since that heartbeat by the control plane's clock."""
+
+    @property
+    def free(self) -> bool:
+        """Whether the edge API would let a worker register under this name now."""
+        return self.state in OFFLINE_STATES
+
+
+def _installed(package: str) -> str:
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def local_versions() -> Versions:
+    """Return the versions of this host without importing Airflow."""
+    return Versions(
+        airbridge=airbridge.__version__,
+        airflow=_installed("apache-airflow"),
+        edge_provider=_installed("apache-airflow-providers-edge3"),
+    )
+
+
+def _body(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def refusal(response: httpx.Response) -> tuple[str, str, str] | None:
+    """Return ``(reason, detail, fix)`` of an AirBridge refusal, or None when the answer is none."""
+    body = _body(response)
+    reason = body.get("reason")
+    if response.is_success or not isinstance(reason, str) or response.is_server_error:
+        return None
+    return reason, str(body.get("detail", "")), _REFUSAL_FIXES.get(reason, _TOKEN_FIX)
+
+
+class ControlPlane:
+    """Client of ``/airbridge/v1`` and of the worker's own registration, through the uplink.
+
+    Proxy variables of the environment are not used: the uplink is a neighbour in the same network.
+    """
+
+    def __init__(self, settings: EdgeSettings, versions: Versions) -> None:
+        self._settings = settings
+        self._versions = versions
+        self._http = httpx.Client(
+            base_url=settings.uplink_url,
+            timeout=_TIMEOUT,
+            trust_env=False,
+            headers={VERSION_HEADER: versions.airbridge},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def check_versions(self) -> None:
+        """Make sure that the control plane takes this worker's token and runs its versions.
+
+        :raises RefusedError: it does not
+        :raises UnreachableError: it gave no answer
+        """
+        body = _body(self._ask("GET", API_PREFIX, "version"))
+        try:
+            there = Versions(body["airbridge"], body["airflow"], body["edge_provider"])
+        except KeyError:
+            raise UnreachableError(
+                f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",
+                fix="check CONTROL_PLANE_URL",
+            ) from None
+        if difference := self._versions.difference(there):
+            raise RefusedError(f"versions differ from the control plane's: {difference}", fix=_VERSION_FIX)
+
+    def registration(self) -> Registration | None:
+        """Return what is registered under this worker's name; None: nothing.
+
+        :raises RefusedError: the control plane says no
+        :raises UnreachableError: it gave no answer
+        """
+        response = self._ask("GET", API_PREFIX, f"workers/{self._settings.worker_name}", missing_ok=True)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        body = _body(response)
+        age = body.get("age_s")
+        return Registration(
+            state=str(body.get("state", "")),
+            last_update=str(body.get("last_update", "")),
+            age_s=float("inf") if age is None else float(age),
+        )
+
+    def sign_off(self, state: str) -> None:
+        """Report this worker's name as ``state``, an offline one, for a predecessor that cannot any more.
+
+        The call that a stock worker makes when it quits.
+        """
+        body = {
+            "state": state,
+            "jobs_active": 0,
+            "queues": list(self._settings.worker_queues),
+            "sysinfo": {
+                "airflow_version": self._versions.airflow,
+                "edge_provider_version": self._versions.edge_provider,
+            },
+        }
+        self._ask("PATCH", _EDGE_API, f"worker/{self._settings.worker_name}", json=body)
+
+    def _ask(
+        self, verb: str, prefix: str, method: str, *, json: object = None, missing_ok: bool = False
+    ) -> httpx.Response:
+        settings = self._settings
+        try:
+            response = self._http.request(
+                verb,
+                prefix + method,
+                json=json,
+                headers=request_headers(settings.token, settings.worker_name, method),
+            )
+        except httpx.ConnectError as error:
+            raise UnreachableError(
+                f"the uplink at {settings.uplink_url} does not answer ({error})",
+                fix="start it: service uplink",
+            ) from None
+        except httpx.HTTPError as error:
+            raise UnreachableError(
+                f"no answer from {settings.control_plane_url} ({type(error).__name__})", fix="run diag"
+            ) from None
+        status = response.status_code
+        if response.is_success or (missing_ok and status == httpx.codes.NOT_FOUND):
+            return response
+        if refused := refusal(response):
+            reason, detail, fix = refused
+            raise RefusedError(
+                f"the control plane refuses worker {settings.worker_name}: {detail} ({reason})", fix=fix
+            )
+        if response.is_server_error and response.text.startswith(_UPLINK_SAYS):
+            reason = response.text.removeprefix(_UPLINK_SAYS).strip()
+            setting = "CONTROL_PLANE_CA_FILE" if "x509" in reason or "tls:" in reason else "CONTROL_PLANE_URL"
+            raise UnreachableError(
+                f"CONTROL_PLANE_URL={settings.control_plane_url} cannot be reached: {reason}",
+                fix=f"if this stays, correct {setting}; diag checks every part of the connection",
+            )
+        if status in _PASSING or response.is_server_error or response.is_redirect:
+            raise UnreachableError(
+                f"{settings.control_plane_url} is not ready (HTTP {status})", fix="run diag if this stays"
+            )
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise RefusedError(
+                f"the control plane refuses worker {settings.worker_name} (HTTP {status})", fix=_TOKEN_FIX
+            )
+        raise RefusedError(
+            f"{settings.control_plane_url} answers HTTP {status} to {verb} {prefix}{method}",
+            fix="check CONTROL_PLANE_URL, and that both sides run the same AirBridge release",
+        )

@@ -1,0 +1,74 @@
+"""Called by the stock edge worker before each heartbeat (``[edge] extended_system_info_function``).
+
+Adds what an operator wants to see of an edge host, notes that a heartbeat leaves (see
+:mod:`airbridge.edge._presence`), removes old logs that are in S3, and reports a full disk as an error:
+with ``[edge] automatic_maintenance_on=error`` the worker then finishes what it runs, takes nothing new,
+and comes back by itself once there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import airbridge
+from airbridge.edge._log_files import sweep
+from airbridge.edge._presence import Presence
+from airbridge.edge._warm import warm_up
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["BYTES_PER_MIB", "report"]
+
+BYTES_PER_MIB = 1024 * 1024
+
+_LOGS: Final = "/opt/airflow/logs"  # [logging] base_log_folder in edge-worker/airflow.cfg
+_SWEEP_EVERY: Final = 60  # calls; ten minutes at the usual heartbeat
+
+
+@dataclass(slots=True)
+class _Calls:
+    """How often this process was asked: the first time is before it is registered."""
+
+    count: int = field(default=0)
+
+
+_calls = _Calls()
+
+
+def _observe() -> dict[str, str | int | float | datetime]:
+    state_dir = Path(os.environ["EDGE_STATE_DIR"])
+    minimum = int(os.environ["EDGE_MIN_FREE_DISK_MB"])
+    _calls.count += 1
+    if _calls.count > 1:
+        # A disk that is full must not stop the heartbeat that says so.
+        with contextlib.suppress(OSError):
+            Presence(state_dir, os.environ["AIRFLOW__API_AUTH__JWT_ISSUER"]).mark()
+    if _calls.count % _SWEEP_EVERY == 0:
+        # Others clean up beside this one, and what one of them was faster with is no trouble.
+        with contextlib.suppress(OSError):
+            sweep(Path(os.environ.get("AIRFLOW__LOGGING__BASE_LOG_FOLDER", _LOGS)))
+    free = shutil.disk_usage(state_dir).free // BYTES_PER_MIB
+    info: dict[str, str | int | float | datetime] = {
+        "airbridge_version": airbridge.__version__,
+        "disk_free_mb": free,
+    }
+    if free < minimum:
+        info["status"] = logging.ERROR
+        info["status_text"] = f"disk is full: {free} MiB free, {minimum} MiB wanted (EDGE_MIN_FREE_DISK_MB)"
+    return info
+
+
+async def report() -> dict[str, str | int | float | datetime]:
+    """Return the additions to the worker's system information."""
+    if _calls.count == 0:
+        # The first time is before the worker registers, so before it forks for any task.
+        warm_up()
+    return await asyncio.to_thread(_observe)
