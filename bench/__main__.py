@@ -1,0 +1,204 @@
+"""``python -m bench``: measure, write the data, show them.
+
+Exit codes: 0 everything was measured (a missed target is a result, not an error), else see
+:mod:`airbridge.errors`.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import httpx
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airbridge.errors import AirbridgeError, UnreachableError
+from bench import _cold, _idle, _latency, _visible
+from bench._facts import code_facts, is_quiet, wait_for_quiet
+from bench._progress import say
+from bench._render import render
+from bench._results import RESULTS, Measurement, Target, write
+from bench._stack import only_one_run, stack
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+class _What(enum.StrEnum):
+    """The measures, in the order in which they run."""
+
+    cold = "cold"
+    idle = "idle"
+    latency = "latency"
+    visible = "visible"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """How much of everything."""
+
+    cold_repetitions: int = 3
+    single_runs: int = 30
+    mapped_runs: int = 3
+    copies: int = 20
+    settle_s: int = 60
+    watch_s: int = 60
+    quiet_s: int = 180
+
+
+_CONTROL_PLANE_MIB = 1.6 * 1024
+_EDGE_HOST_MIB = 300
+
+_QUICK = _Sizes(cold_repetitions=1, single_runs=3, mapped_runs=1, copies=2, settle_s=5, watch_s=10, quiet_s=0)
+
+
+# Idle again, once the other measures have run their tasks.
+_WORKED = "worked"
+
+
+def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
+    """Return what was asked for, beside what came out."""
+    if what == _What.cold:
+        return (
+            Target("fresh clone to the first green edge task, median", 180, numbers["cold_s"]["median"], "s"),
+            Target("warm make up, median", 40, numbers["warm_s"]["median"], "s"),
+        )
+    if what == _What.visible:
+        return tuple(
+            Target(f"{kind} DAG in S3 to visible in the API, p95", 10, numbers[f"{kind}_s"]["p95"], "s")
+            for kind in ("new", "changed")
+        )
+    if what in (_What.idle, _WORKED):
+        when = ", after work" if what == _WORKED else ""
+        return tuple(
+            Target(f"idle memory of {title}{when}", limit, numbers[group]["memory_mib"], "MiB")
+            for group, title, limit in (
+                ("control_plane", "the control plane", _CONTROL_PLANE_MIB),
+                ("edge_host", "an edge host", _EDGE_HOST_MIB),
+            )
+        )
+    return ()
+
+
+class _Runner:
+    """Takes measures and writes them down, each as soon as it is there."""
+
+    def __init__(self, sizes: _Sizes, out: Path) -> None:
+        self._sizes = sizes
+        self._out = out
+        # One look for all of them: what the benchmark itself does to the load later is no disturbance.
+        self._machine = wait_for_quiet(sizes.quiet_s)
+
+    def take(self, what: str, measure: Any, **settings: int) -> None:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        numbers, samples = measure(**settings)
+        measurement = Measurement(
+            what=what,
+            started=started,
+            command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+            machine=self._machine,
+            code=code_facts(),
+            quiet=is_quiet(self._machine),
+            settings=settings,
+            numbers=numbers,
+            samples=samples,
+            targets=_targets(what, numbers),
+        )
+        path = write(measurement, self._out)
+        for target in measurement.targets:
+            say("target", str(target))
+        say("result", str(path))
+
+    def all(self, wanted: set[_What], *, keep: bool) -> None:
+        sizes = self._sizes
+        if _What.cold in wanted:
+            self.take(_What.cold, _cold.measure, repetitions=sizes.cold_repetitions)
+        if not wanted - {_What.cold}:
+            return
+        with stack(keep=keep) as running:
+
+            def take_idle(what: str) -> None:
+                self.take(
+                    what,
+                    lambda **settings: _idle.measure(running, **settings),
+                    settle=sizes.settle_s,
+                    seconds=sizes.watch_s,
+                )
+
+            if _What.idle in wanted:
+                take_idle(_What.idle)
+            if _What.latency in wanted:
+                self.take(
+                    _What.latency,
+                    lambda **settings: _latency.measure(running, **settings),
+                    singles=sizes.single_runs,
+                    rounds=sizes.mapped_runs,
+                )
+            if _What.visible in wanted:
+                self.take(
+                    _What.visible,
+                    lambda **settings: _visible.measure(running, **settings),
+                    copies=sizes.copies,
+                )
+            if _What.idle in wanted and wanted & {_What.latency, _What.visible}:
+                take_idle(_WORKED)
+
+
+_Only = Annotated[
+    list[_What] | None, typer.Argument(help="What to measure; nothing named: everything.", show_default=False)
+]
+_Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+
+
+@app.command()
+def run(
+    only: _Only = None,
+    out: _Out = RESULTS,
+    quick: Annotated[bool, typer.Option("--quick", help="A few samples, to see whether it works.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack running, and use one left so.")
+    ] = False,
+) -> None:
+    """Measure, write the data, and render the page."""
+    with only_one_run():
+        _Runner(_QUICK if quick else _Sizes(), out).all(set(only or _What), keep=keep)
+    say("page", str(render(out)))
+
+
+@app.command("render")
+def render_page(out: _Out = RESULTS) -> None:
+    """Render the page and the pictures from the data that are there."""
+    say("page", str(render(out)))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    # So that what was started is removed on SIGTERM as well.
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line; expected failures are one line on stderr."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        app()
+    except AirbridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except (httpx.HTTPError, BotoCoreError, ClientError) as error:
+        print(f"error: the measured stack went away: {error} | fix: make bench ARGS=--keep", file=sys.stderr)
+        raise SystemExit(UnreachableError.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

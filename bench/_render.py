@@ -1,0 +1,221 @@
+"""``bench/results/README.md`` and its pictures, from the newest result of each measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from bench._peers import PEERS, TASKS_MAPPED
+from bench._results import RESULTS, Measurement, newest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+__all__ = ["markdown", "render"]
+
+_TITLES = {peer.name: peer.title for peer in PEERS}
+_COLOURS = {"edge": "#1b6ca8", "local": "#8a8a8a", "untuned": "#d98324"}
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
+    lines = [head, tuple("---" if number == 0 else "---:" for number in range(len(head))), *rows]
+    return [f"| {' | '.join(str(cell) for cell in line)} |" for line in lines] + [""]
+
+
+def _row(title: str, numbers: dict[str, float]) -> tuple[object, ...]:
+    return (title, numbers["count"], numbers["min"], numbers["median"], numbers["p95"], numbers["max"])
+
+
+_HEAD = ("n", "least", "median", "p95", "most")
+
+
+def _cold(result: Measurement) -> list[str]:
+    numbers = result.numbers
+    return [
+        "Seconds from before `git clone` to the first DAG run that succeeded on the edge host; *warm*: the",
+        "whole of `make up` after `make down`. Each *cold* one ran in an engine of its own, without any",
+        "image, layer or download.",
+        "",
+        *_table(
+            ("", *_HEAD),
+            [
+                _row("cold: nothing there", numbers["cold_s"]),
+                _row("cached: images gone, build cache there", numbers["cached_s"]),
+                _row("warm: stack stopped", numbers["warm_s"]),
+            ],
+        ),
+    ]
+
+
+def _latency(result: Measurement) -> list[str]:
+    numbers = result.numbers
+    lines = ["Seconds from queued to running, one task at a time:", ""]
+    waits = numbers["queued_to_running_s"]
+    lines += _table(("", *_HEAD), [_row(_TITLES[name], row) for name, row in waits.items()])
+    lines += [f"Tasks per minute, {TASKS_MAPPED} mapped tasks, first queued to last ended:", ""]
+    rates = numbers["tasks_per_minute"]
+    lines += _table(("", *_HEAD), [_row(_TITLES[name], row) for name, row in rates.items()])
+    pairs = numbers["queued_to_running_ratios"]
+    lines += ["Ratios of the medians:", ""]
+    lines += _table(
+        ("", "queued to running", "tasks per minute"),
+        [(pair, pairs[pair], numbers["tasks_per_minute_ratios"][pair]) for pair in pairs],
+    )
+    return [*lines, "![Wait of each single task, and how the mapped tasks ended](latency.svg)", ""]
+
+
+def _visible(result: Measurement) -> list[str]:
+    numbers = result.numbers
+    return [
+        "Seconds from before the copy to S3 until the REST API shows the DAG:",
+        "",
+        *_table(("", *_HEAD), [_row("new", numbers["new_s"]), _row("changed", numbers["changed_s"])]),
+        "![Each copy](visible.svg)",
+        "",
+    ]
+
+
+def _idle(result: Measurement) -> list[str]:
+    lines = []
+    for group, title in (("control_plane", "Control plane"), ("edge_host", "An edge host")):
+        numbers = result.numbers[group]
+        rows: list[tuple[object, ...]] = [
+            (name, service["memory_mib"], service["cpu_percent"])
+            for name, service in numbers["services"].items()
+        ]
+        rows.append(("**all**", f"**{numbers['memory_mib']}**", f"**{numbers['cpu_percent']}**"))
+        lines += [f"{title}:", "", *_table(("", "memory, MiB", "CPU, % of a core"), rows)]
+    return lines
+
+
+_SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
+    "cold": ("From a fresh clone to a green task", _cold),
+    "latency": ("Queued to running, tasks per minute", _latency),
+    "visible": ("From S3 to the API", _visible),
+    "idle": ("Idle memory and CPU", _idle),
+    "worked": ("Idle again, after the tasks and DAGs of the other measures", _idle),
+}
+
+
+def _facts(result: Measurement) -> list[str]:
+    machine, code = result.machine, result.code
+    lines = [
+        f"{result.started[:16].replace('T', ' ')} UTC, commit `{code['commit'][:12]}`"
+        f"{' with changes that are not committed' if code['dirty'] else ''}; {machine['cores']} cores"
+        f" ({machine['processor']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, Docker"
+        f" {machine['engine']}, load {machine['load_average'][0]} at the start. `{result.command}`",
+        "",
+    ]
+    if not result.quiet:
+        lines += [
+            "**Measured while something else ran on the machine: not to be compared with anything.**",
+            "",
+        ]
+    return lines
+
+
+def markdown(results: dict[str, Measurement]) -> str:
+    """Return the page."""
+    lines = [
+        "# Results of the benchmarks",
+        "",
+        "Made by `make bench` from the newest JSON file of each measure, which holds every raw sample.",
+        "",
+    ]
+    targets = [target for name in _SECTIONS if name in results for target in results[name].targets]
+    if targets:
+        lines += _table(
+            ("target", "limit", "measured", ""),
+            [
+                (
+                    t.name,
+                    f"{t.sense} {t.limit:g} {t.unit}",
+                    f"{t.value:g} {t.unit}",
+                    "met" if t.met else "**missed**",
+                )
+                for t in targets
+            ],
+        )
+    for name, (title, section) in _SECTIONS.items():
+        if name in results:
+            lines += [f"## {title}", "", *_facts(results[name]), *section(results[name])]
+    return "\n".join(lines)
+
+
+def _latency_picture(samples: dict[str, Any]) -> Figure:
+    figure, (waits, ends) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for peer in PEERS:
+        colour = _COLOURS[peer.name]
+        values = sorted(samples["queued_to_running_s"][peer.name])
+        waits.step(
+            values,
+            [(n + 1) / len(values) for n in range(len(values))],
+            where="post",
+            color=colour,
+            label=peer.title,
+        )
+        for number, run in enumerate(samples["ended_after_s"][peer.name]):
+            ends.step(
+                [0, *run],
+                range(len(run) + 1),
+                where="post",
+                color=colour,
+                label=peer.title if number == 0 else None,
+            )
+    waits.set(
+        xlabel="seconds from queued to running",
+        ylabel="share of the tasks",
+        title="One task at a time",
+        xlim=0,
+        ylim=(0, 1.02),
+    )
+    ends.set(
+        xlabel="seconds since the first was queued",
+        ylabel="tasks ended",
+        title=f"{TASKS_MAPPED} mapped tasks",
+        xlim=0,
+        ylim=0,
+    )
+    ends.legend(frameon=False)
+    return figure
+
+
+def _visible_picture(samples: dict[str, Any]) -> Figure:
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for kind, marker in (("new", "o"), ("changed", "x")):
+        values = samples["seconds"][kind]
+        axes.plot(range(1, len(values) + 1), values, marker, label=kind)
+    axes.set(xlabel="copy", ylabel="seconds until visible", ylim=0)
+    axes.legend(frameon=False)
+    return figure
+
+
+_PICTURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "latency": _latency_picture,
+    "visible": _visible_picture,
+}
+
+
+def _draw(figure: Figure, path: Path) -> None:
+    # The same data draw the same file: no date, no random ids.
+    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def render(folder: Path = RESULTS) -> Path:
+    """Write the page and its pictures beside the results and return the page's path."""
+    results = newest(folder)
+    for name, draw in _PICTURES.items():
+        if name in results:
+            _draw(draw(results[name].samples), folder / f"{name}.svg")
+    page = folder / "README.md"
+    page.write_text(markdown(results))
+    return page
