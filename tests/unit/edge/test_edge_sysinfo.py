@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from airbridge.edge._presence import Presence
+from airbridge.edge.sysinfo import report
+from airbridge.errors import RefusedError
+
+
+@pytest.fixture
+def worker_process(edge_host, monkeypatch, tmp_path):
+    edge_host()
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_ISSUER", "north-1")
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def test_full_disk_is_an_error_status_and_room_is_none(worker_process, monkeypatch):
+    monkeypatch.setenv("EDGE_MIN_FREE_DISK_MB", "1048576")
+    info = asyncio.run(report())
+    assert info["status"] == logging.ERROR
+    assert "EDGE_MIN_FREE_DISK_MB" in str(info["status_text"])
+    monkeypatch.setenv("EDGE_MIN_FREE_DISK_MB", "1")
+    assert "status" not in asyncio.run(report())
+
+
+def test_first_call_of_a_process_is_no_heartbeat(worker_process):
+    """It comes before the registration, which may be refused."""
+    code = (
+        "import asyncio; from pathlib import Path; from airbridge.edge.sysinfo import report\n"
+        f"mark = Path({str(worker_process)!r}) / 'north-1.heartbeat'\n"
+        "asyncio.run(report()); assert not mark.exists()\n"
+        "asyncio.run(report()); assert mark.exists()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=20, env={**os.environ, "PYTHONPATH": "src"}
+    )
+
+
+def test_mark_ages_and_is_forgotten(tmp_path):
+    presence = Presence(tmp_path, "north-1")
+    assert presence.mark_age() is None
+    presence.mark()
+    age = presence.mark_age()
+    assert age is not None
+    assert 0 <= age < 2
+    presence.forget()
+    assert presence.mark_age() is None
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "00000000-0000-0000-0000-000000000000 5.0"])
+def test_mark_of_another_boot_or_damaged_is_none(tmp_path, content):
+    (tmp_path / "north-1.heartbeat").write_text(content)
+    assert Presence(tmp_path, "north-1").mark_age() is None
+
+
+def test_lock_is_held_by_what_the_worker_forked(tmp_path):
+    """A supervisor that outlives its killed worker keeps the name taken on this host."""
+    holder = Presence(tmp_path, "north-1")
+    holder.acquire()
+    child = os.fork()
+    if child == 0:
+        os.execvp("sleep", ["sleep", "30"])
+    holder.release()
+    try:
+        with pytest.raises(RefusedError):
+            Presence(tmp_path, "north-1").acquire()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    again = Presence(tmp_path, "north-1")
+    again.acquire()
+    again.release()
