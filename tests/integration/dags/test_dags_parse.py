@@ -56,15 +56,16 @@ def test_every_task_goes_to_the_default_edge_queue_unless_it_asks_for_the_local_
     )
 
 
-def test_edge_is_the_default_executor_of_the_image() -> None:
-    """So that a task without an executor goes to the edge (F7)."""
+def test_edge_is_the_default_executor_of_the_image_and_local_executor_is_asked_for_by_name() -> None:
+    """So that a task without an executor goes to the edge (F7), and ``executor="LocalExecutor"`` stays a name."""
     asked = docker(
         *("run", "--rm", "--network", "none", "--env", "AIRFLOW__LOGGING__REMOTE_LOGGING=False"),
         *(AIRFLOW_IMAGE, "airflow", "config", "get-value", "core", "executor"),
     )
     first, *others = asked.output.splitlines()[-1].split(",")
     assert first.endswith("EdgeExecutor")
-    assert "LocalExecutor" in others
+    # "alias:class": the name that a DAG writes, and what it stands for.
+    assert [other.partition(":")[0] for other in others] == ["LocalExecutor"]
 
 
 def test_edge_sample_starts_and_then_finishes(parsed: Parsed) -> None:
