@@ -57,7 +57,7 @@ def test_every_task_goes_to_the_default_edge_queue_unless_it_asks_for_the_local_
 
 
 def test_edge_is_the_default_executor_of_the_image_and_local_executor_is_asked_for_by_name() -> None:
-    """So that a task without an executor goes to the edge (F7), and ``executor="LocalExecutor"`` stays a name."""
+    """A task without an executor goes to the edge (F7); ``executor="LocalExecutor"`` stays a name."""
     asked = docker(
         *("run", "--rm", "--network", "none", "--env", "AIRFLOW__LOGGING__REMOTE_LOGGING=False"),
         *(AIRFLOW_IMAGE, "airflow", "config", "get-value", "core", "executor"),
