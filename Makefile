@@ -21,11 +21,13 @@ TIMEOUT ?=
 SERVICE ?=
 FOLLOW ?=
 TAIL ?=
-# Arguments for pytest, such as ARGS="-k gateway".
+# Arguments for pytest or the benchmarks, such as ARGS="-k gateway".
 ARGS ?=
+# What `make bench` measures. Empty: everything.
+ONLY ?=
 # V=1 shows the output of builds and starts; it always goes to .airbridge/log.
 V ?=
-export NAME QUEUES CONCURRENCY FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS V
+export NAME QUEUES CONCURRENCY FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS ONLY V
 
 # The base of every image. Its default is in the Dockerfiles; where no registry serves it, it is
 # bootstrapped from Debian's packages. Exported only when set, so that .env keeps its say.
@@ -80,7 +82,7 @@ lint: venv ## ruff, mypy, shellcheck, hadolint, docker compose config
 	@scripts/lint.sh
 format: venv ## Lay out the Python code as lint wants it
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
-bench: venv ## Run the benchmarks; results go to bench/
+bench: venv ## Measure, results to bench/results/; [ONLY="cold idle latency visible"] [ARGS="--quick --keep"]
 	@scripts/bench.sh
 
 ##@ Single steps

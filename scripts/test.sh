@@ -8,6 +8,7 @@ exec </dev/null # nothing in here may wait for a person
 
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(lint unit integration e2e)
+asked="${suites[*]}"
 read -r -a arguments <<<"${ARGS-}"
 
 needs_images=
@@ -41,4 +42,4 @@ for suite in "${suites[@]}"; do
   say test "$suite"
   .venv/bin/python -m pytest "tests/$suite" --durations 10 ${arguments[@]+"${arguments[@]}"} || exit
 done
-say test "all passed: ${suites[*]}"
+say test "all passed: $asked"
