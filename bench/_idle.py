@@ -22,7 +22,7 @@ from bench._shell import Shell
 if TYPE_CHECKING:
     from bench._stack import Stack
 
-__all__ = ["Sample", "measure", "read_sample"]
+__all__ = ["Sample", "engine_client", "measure", "read_sample"]
 
 _MIB = 1024 * 1024
 _NS_PER_S = 1e9
@@ -48,7 +48,7 @@ def read_sample(stats: dict[str, Any]) -> Sample:
     )
 
 
-def _engine() -> httpx.Client:
+def engine_client() -> httpx.Client:
     """Return a client of the engine's own API; ``docker stats`` rounds, and takes seconds for each look."""
     endpoint = os.environ.get("DOCKER_HOST") or Shell().run(
         "docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"
@@ -72,7 +72,7 @@ def _look(engine: httpx.Client, name: str, container: str) -> Sample:
 def _watch(containers: dict[str, str], seconds: int, every: float) -> dict[str, tuple[list[Sample], float]]:
     """Return name -> (samples, seconds between the first and the last)."""
     seen: dict[str, list[tuple[float, Sample]]] = {name: [] for name in containers}
-    with _engine() as engine:
+    with engine_client() as engine:
         end = time.monotonic() + seconds
         while True:
             for name, container in containers.items():
