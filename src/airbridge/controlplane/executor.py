@@ -17,7 +17,7 @@ from airbridge.errors import SettingsError
 __all__ = ["LocalExecutor"]
 
 _VARIABLE = "AIRBRIDGE_LOCAL_PARALLELISM"
-_DEFAULT = "4"  # with 150 MiB each, a fifth of what the scheduler's container may use
+_DEFAULT = "2"  # with 150 MiB each: jobs belong to edge hosts, and few run here
 
 
 def _parallelism() -> int:
