@@ -15,7 +15,7 @@ readonly EVERYTHING_ELSE=2026-11-01
 
 uv=$(scripts/uv.sh)
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=(build airflow edge sync gateway localstack dev)
+[ ${#groups[@]} -gt 0 ] || groups=(build airflow edge sync gateway localstack publisher dev)
 
 for group in "${groups[@]}"; do
   options=()
@@ -25,7 +25,7 @@ for group in "${groups[@]}"; do
       for name in "${NEWER[@]}"; do options+=(--exclude-newer-package "$name=$EVERYTHING_ELSE"); done
       ;;
     # What runs on the developer's machine: any system. (tool.uv.environments names the images' world.)
-    build | dev) options+=(--exclude-newer "$EVERYTHING_ELSE" --no-config --python-version 3.11) ;;
+    build | dev | publisher) options+=(--exclude-newer "$EVERYTHING_ELSE" --no-config --python-version 3.11) ;;
     localstack) options+=(--exclude-newer "$LOCALSTACK_WORLD") ;;
     *) options+=(--exclude-newer "$EVERYTHING_ELSE") ;;
   esac

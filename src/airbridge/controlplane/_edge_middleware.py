@@ -2,7 +2,8 @@
 
 Everything below ``/edge_worker/`` and ``/airbridge/`` is refused unless the edge token says who calls, and
 the name in the path is the caller's own. What passes is signed anew for the edge API, which therefore accepts
-nothing that came around this check.
+nothing that came around this check. One path is for people instead: it is never served to the edge door, and
+asks for what the REST API asks for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _EDGE_API = "/edge_worker/v1/"
 _OWN_API = "/airbridge/v1/"
+_FOR_PEOPLE = "/airbridge/v1/workers"
+_DOOR = b"x-airbridge-door"  # set by the gateway on whatever comes through the edge door
 # Calls that carry the worker's name in the path; all others name a job.
 _NAMED_CALL = re.compile(r"(?:worker|worker/queues|jobs/fetch|workers)/([^/]+)")
 _NO_NAMES = ("", ".", "..")
@@ -56,6 +59,9 @@ class EdgeMiddleware:
         if scope["type"] not in ("http", "websocket") or not path.startswith(("/edge_worker", "/airbridge")):
             await self._app(scope, receive, send)
             return
+        if _is_for_people(scope, path):
+            await self._app(scope, receive, send)  # which authenticates by itself
+            return
         try:
             inner = self._admit(scope, path)
         except Refusal as refusal:
@@ -79,6 +85,8 @@ class EdgeMiddleware:
         if scope["type"] != "http" or not path.startswith((_EDGE_API, _OWN_API)):
             # The edge provider's UI pages and API documentation are no business of a worker.
             raise Refusal(404, "unknown_path", "there is nothing here")
+        if path == _FOR_PEOPLE:
+            raise Refusal(404, "unknown_path", "there is nothing here")
         if self._tokens is None:
             raise Refusal(503, "not_ready", "the control plane has no edge token yet; restart the api-server")
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -100,6 +108,11 @@ class EdgeMiddleware:
         signed = (b"authorization", self._tokens.resign(method_path).encode())
         # A copy, because mounts behind write into the scope; the state carries the identity inwards.
         return {**scope, "headers": [*kept, signed], "airbridge.worker": identity.worker}
+
+
+def _is_for_people(scope: Scope, path: str) -> bool:
+    through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
+    return path == _FOR_PEOPLE and scope["type"] == "http" and not through_the_edge_door
 
 
 def _route_path(scope: Scope) -> str:

@@ -1,25 +1,34 @@
-"""``/airbridge/v1``: what an edge host asks the control plane about itself (diag and health checks).
+"""``/airbridge/v1``: what an edge host asks the control plane about itself, and people about all of them.
 
-Requests get here through :class:`~airbridge.controlplane._edge_middleware.EdgeMiddleware` only.
+An edge host's requests get here through :class:`~airbridge.controlplane._edge_middleware.EdgeMiddleware`
+only. ``GET /v1/workers`` is for people: it takes what the REST API takes, and is closed at the edge
+door.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import airbridge
 
 __all__ = ["create_fleet_api"]
 
+_MISSED_HEARTBEATS: Final = 5
+"""A worker that was not heard of for so many heartbeats is not alive; the edge executor thinks so too."""
+_DEFAULT_HEARTBEAT_SECONDS: Final = 30  # of the edge provider
+
 
 def create_fleet_api() -> Any:
     """Return the FastAPI application. Needs Airflow; imported in the api-server only."""
     from airflow import __version__ as airflow_version
+    from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.common.db.common import SessionDep
+    from airflow.api_fastapi.core_api.security import requires_access_view
+    from airflow.configuration import conf
     from airflow.providers.edge3 import __version__ as edge_provider_version
-    from airflow.providers.edge3.models.edge_worker import EdgeWorkerModel
-    from fastapi import Body, FastAPI, HTTPException
+    from airflow.providers.edge3.models.edge_worker import EdgeWorkerModel, EdgeWorkerState
+    from fastapi import Body, Depends, FastAPI, HTTPException
     from sqlalchemy import select
 
     app = FastAPI(title="AirBridge fleet API", docs_url=None, redoc_url=None, openapi_url=None)
@@ -39,10 +48,7 @@ def create_fleet_api() -> Any:
 
     app.post("/v1/echo")(echo)
 
-    def worker(name: str, session: SessionDep) -> dict[str, Any]:
-        row = session.scalar(select(EdgeWorkerModel).where(EdgeWorkerModel.worker_name == name))
-        if row is None:
-            raise HTTPException(404, f"worker '{name}' has not registered")
+    def seen_of(row: Any) -> dict[str, Any]:
         seen = row.last_update
         return {
             "name": row.worker_name,
@@ -52,7 +58,36 @@ def create_fleet_api() -> Any:
             "age_s": (datetime.now(UTC) - seen).total_seconds() if seen else None,
         }
 
+    def worker(name: str, session: SessionDep) -> dict[str, Any]:
+        row = session.scalar(select(EdgeWorkerModel).where(EdgeWorkerModel.worker_name == name))
+        if row is None:
+            raise HTTPException(404, f"worker '{name}' has not registered")
+        return seen_of(row)
+
     # SessionDep is a local name, which FastAPI could not resolve from an annotation that is a string.
     worker.__annotations__.update(name=str, session=SessionDep)
     app.get("/v1/workers/{name}")(worker)
+
+    heartbeat = conf.getint("edge", "heartbeat_interval", fallback=_DEFAULT_HEARTBEAT_SECONDS)
+    gone = {EdgeWorkerState.OFFLINE, EdgeWorkerState.OFFLINE_MAINTENANCE, EdgeWorkerState.UNKNOWN}
+
+    def workers(session: SessionDep) -> dict[str, Any]:
+        rows = session.scalars(select(EdgeWorkerModel).order_by(EdgeWorkerModel.worker_name))
+        return {"workers": [described(row) for row in rows]}
+
+    def described(row: Any) -> dict[str, Any]:
+        said, seen = row.sysinfo or {}, seen_of(row)
+        age = seen["age_s"]
+        heard = age is not None and age <= heartbeat * _MISSED_HEARTBEATS
+        return {
+            **seen,
+            "live": heard and row.state not in gone,
+            "airbridge_version": said.get("airbridge_version"),
+            "dag_tree": said.get("dag_tree"),
+        }
+
+    workers.__annotations__.update(session=SessionDep)
+    # Who may see the cluster's activity in the web UI (the roles Viewer and above) may see this.
+    people = Depends(requires_access_view(access_view=AccessView.CLUSTER_ACTIVITY))
+    app.get("/v1/workers", dependencies=[people])(workers)
     return app

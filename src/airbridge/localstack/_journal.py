@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Changes", "Journal"]
 
@@ -20,6 +23,8 @@ class Changes:
 
     ``exclusive``: the request holds the lock from its start; everything that it looked up counts as changed.
     ``versions`` maps (bucket, key, version id) to True when the version was put on top of its key.
+    ``condition`` is what a conditional write asks of the object that it is about to replace (``None``: there
+    is none): it raises when that does not hold. It is asked while nobody else can change anything.
     """
 
     exclusive: bool
@@ -31,6 +36,7 @@ class Changes:
     tags: set[str] = field(default_factory=set)
     created_bodies: set[str] = field(default_factory=set)
     removed_buckets: dict[str, Any] = field(default_factory=dict)
+    condition: Callable[[Any], None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.buckets or self.versions or self.uploads or self.parts or self.tags)

@@ -15,7 +15,7 @@ from airbridge.localstack._errors import BucketGoneError, UploadGoneError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airbridge.localstack._journal import Journal
+    from airbridge.localstack._journal import Changes, Journal
 
 __all__ = [
     "NULL_VERSION",
@@ -59,6 +59,15 @@ class _Store:
             raise BucketGoneError(f"bucket {self.bucket} was deleted meanwhile")
         return self._successor
 
+    def _require(self, changes: Changes, existing: Any) -> None:
+        """Ask a conditional write's condition again, now that the answer cannot change any more.
+
+        LocalStack asked before the body was stored, under a lock that copies, deletes and multipart uploads
+        do not take.
+        """
+        if changes.condition is not None:
+            changes.condition(None if existing is None or self._is_marker(existing) else existing)
+
 
 class UnversionedStore(_Store):
     """Objects of a bucket that keeps no versions: key to object."""
@@ -80,6 +89,7 @@ class UnversionedStore(_Store):
         if (store := self._current()) is not self:
             store.set(object_key, s3_object)
             return
+        self._require(changes, self._store.get(object_key))
         changes.version(self.bucket, object_key, NULL_VERSION, placed=True)
         self._store[object_key] = s3_object
 
@@ -145,8 +155,9 @@ class VersionedStore(_Store):
             return
         if s3_object.version_id is None:  # versioning was switched on while the body arrived
             s3_object.version_id = NULL_VERSION
-        changes.version(self.bucket, object_key, s3_object.version_id, placed=True)
         versions = dict(self._store.get(object_key, {}))
+        self._require(changes, versions[next(reversed(versions))] if versions else None)
+        changes.version(self.bucket, object_key, s3_object.version_id, placed=True)
         versions.pop(s3_object.version_id, None)
         if versions:
             versions[next(reversed(versions))].is_current = False

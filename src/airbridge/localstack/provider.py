@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from localstack.aws.api import CommonServiceException, ServiceException
-from localstack.aws.api.s3 import NoSuchBucket, NoSuchUpload
+from localstack.aws.api.s3 import NoSuchBucket, NoSuchKey, NoSuchUpload, PreconditionFailed
 from localstack.aws.skeleton import create_dispatch_table
 from localstack.http import Response
 from localstack.services.edge import ROUTER
@@ -57,6 +57,9 @@ _WITH_A_BODY = frozenset(
 """Operations that move bodies, which takes long: others may change things until these come to their own
 changes, which they make through the key stores. All other operations that change something are short and have
 the lock from start to end."""
+
+_CONDITIONAL = frozenset({"CompleteMultipartUpload", "PutObject"})
+"""Those of them that take ``If-Match`` and ``If-None-Match``."""
 
 
 class _DurableTagging(TaggingService):  # type: ignore[misc]
@@ -177,6 +180,8 @@ class _DurableOperation:
         with self._storage.request(exclusive=exclusive) as changes:
             if exclusive and (bucket := (request or {}).get("Bucket")):
                 changes.buckets.add(bucket)  # its settings may change in place
+            if self._operation in _CONDITIONAL:
+                changes.condition = _condition(request)
             return self._handler(context, request)
 
     def _as_s3_error(self, error: Exception) -> CommonServiceException:
@@ -195,6 +200,24 @@ class _DurableOperation:
         return CommonServiceException(
             code="InternalError", message=f"{self._operation} failed: {error}", status_code=500
         )
+
+
+def _condition(request: Any) -> Callable[[Any], None] | None:
+    """Return what the request asks of the object that it would replace, as LocalStack's own check does."""
+    etag, absent = request.get("IfMatch"), request.get("IfNoneMatch")
+    if not etag and not absent:
+        return None
+
+    def holds(existing: Any) -> None:
+        if etag and existing is None:
+            raise NoSuchKey("The specified key does not exist.", Key=request["Key"])
+        if (etag and existing.etag != etag.strip('"')) or (absent and existing is not None):
+            raise PreconditionFailed(
+                "At least one of the pre-conditions you specified did not hold",
+                Condition="If-Match" if etag else "If-None-Match",
+            )
+
+    return holds
 
 
 class _NoRoom:

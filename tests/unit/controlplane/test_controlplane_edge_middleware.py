@@ -408,3 +408,40 @@ def test_token_of_a_worker_reaches_only_the_call_it_was_made_for(path: str, root
     for seen in behind.guarded:
         assert seen["worker"] == WORKER
         assert path.endswith(method) or path.endswith(unquote(method))
+
+
+PEOPLE = f"{OWN}workers"
+THROUGH_THE_EDGE_DOOR = (b"x-airbridge-door", b"edge")
+
+
+def test_list_of_workers_is_for_people_who_bring_their_own_token(
+    door: EdgeMiddleware, behind: Behind
+) -> None:
+    answer = _ask(door, PEOPLE, "Bearer of-a-person")
+    assert answer.status == 200
+    # Handed on as it came: the application behind asks for what the REST API asks for.
+    assert behind.guarded[0]["authorizations"] == ["Bearer of-a-person"]
+    assert behind.guarded[0]["worker"] is None
+
+
+@pytest.mark.parametrize("authorizations", [[], ["Bearer of-a-person"]])
+def test_list_of_workers_is_closed_at_the_edge_door(
+    door: EdgeMiddleware, behind: Behind, authorizations: list[str]
+) -> None:
+    answer = _ask(door, PEOPLE, *authorizations, headers=(THROUGH_THE_EDGE_DOOR,))
+    assert answer.status == 404
+    assert behind.guarded == []
+
+
+def test_list_of_workers_is_closed_at_the_edge_door_for_a_worker_with_a_good_token(
+    door: EdgeMiddleware, behind: Behind
+) -> None:
+    assert _ask(door, PEOPLE, token("workers"), headers=(THROUGH_THE_EDGE_DOOR,)).status == 404
+    assert behind.guarded == []
+
+
+@pytest.mark.parametrize("path", [PEOPLE + "/", PEOPLE + "//", PEOPLE + "/../workers", PEOPLE + "x"])
+def test_only_the_very_path_is_for_people(door: EdgeMiddleware, behind: Behind, path: str) -> None:
+    answer = _ask(door, path, "Bearer of-a-person")
+    assert answer.status in (401, 403, 404)
+    assert behind.guarded == []

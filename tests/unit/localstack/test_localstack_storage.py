@@ -269,6 +269,50 @@ def test_writers_on_many_threads_lose_nothing(tmp_path: Path) -> None:
     s3.close()
 
 
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize("meanwhile", ["replaced", "deleted"])
+def test_condition_is_asked_of_what_is_there_when_the_write_takes_its_turn(
+    tmp_path: Path, versioned: bool, meanwhile: str
+) -> None:
+    s3 = S3(tmp_path)
+    s3.create_bucket("b")
+    if versioned:
+        s3.set_versioning("b", "Enabled")
+    s3.put("b", "k", b"expected")
+    expected = s3.bucket("b").objects.get("k")
+    asked: list[Any] = []
+
+    def condition(existing: Any) -> None:
+        asked.append(existing)
+        if existing is not expected:
+            raise DiskBroken
+
+    def between() -> None:
+        if meanwhile == "replaced":
+            s3.put("b", "k", b"somebody else's")
+        else:
+            s3.delete("b", "k")
+
+    before: dict[str, Any] = {}
+
+    def write() -> None:
+        with s3.storage.request(exclusive=False) as changes:
+            changes.condition = condition
+            mine = s3.new_object("b", "k", b"mine")
+            other = threading.Thread(target=between)
+            other.start()  # after the check that LocalStack made, before the change
+            other.join()
+            before.update(s3.picture())
+            s3.bucket("b").objects.set("k", mine)
+
+    with pytest.raises(DiskBroken):
+        write()
+    assert asked[0] is not expected
+    assert (asked[0] is None) == (meanwhile == "deleted")
+    assert s3.picture() == before
+    s3.close()
+
+
 def test_directory_that_is_not_writable_is_refused_in_one_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
