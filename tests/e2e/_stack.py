@@ -389,6 +389,7 @@ class Stack:
     s3_port: int
     api: Api
     s3: Any
+    password: str = field(repr=False)
     edge_token: str = field(repr=False)
     gateway_ca: str = field(repr=False)
     edges: dict[str, EdgeHost] = field(default_factory=dict)
@@ -440,7 +441,7 @@ class Stack:
             aws_secret_access_key="airbridge",
             config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 5}),
         )
-        return cls(compose, folder, ui_port, gateway_port, s3_port, api, s3, token, ca)
+        return cls(compose, folder, ui_port, gateway_port, s3_port, api, s3, password, token, ca)
 
     # --- edge hosts -------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ class Publisher:
             "S3_ENDPOINT_URL": f"http://127.0.0.1:{stack.s3_port}",
             "AIRBRIDGE_API_URL": stack.api.base,
             "AIRBRIDGE_API_USER": "admin",
-            "AIRBRIDGE_API_PASSWORD": stack.admin_password(),
+            "AIRBRIDGE_API_PASSWORD": stack.password,
         }
 
     def __call__(self, *arguments: str, code: int = 0) -> Any:

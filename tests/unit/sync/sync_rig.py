@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from sync_peer import read_tree
 
 from airbridge.sync._mirror import Mirror, Outcome
+from airbridge.sync._on_demand import OnDemand
 from airbridge.sync._rclone import Rclone
-from airbridge.sync._s3 import Bucket
 from airbridge.sync._trees import TreeStore
+from airbridge.sync.s3 import Bucket
 from airbridge.sync.store import current_tree
+from airbridge.tree_document import References
 
 if TYPE_CHECKING:
     from sync_peer import Peer
@@ -31,6 +34,7 @@ class Rig:
     store: TreeStore
     mirror: Mirror
     output: io.StringIO
+    demand: OnDemand
 
     def run(self, *, full: bool = False) -> Outcome:
         return self.mirror.run(full=full)
@@ -47,6 +51,12 @@ class Rig:
         return [request.key for request in self.peer.requests if request.operation == "get"]
 
 
+def references(*trees: str, age_s: float = 0) -> bytes:
+    """What the control plane's collector wrote ``age_s`` seconds ago: these trees are needed."""
+    written_at = datetime.now(UTC) - timedelta(seconds=age_s)
+    return References(frozenset(trees), written_at.isoformat(timespec="seconds")).to_bytes()
+
+
 def make_rig(peer: Peer, settings: Settings) -> Rig:
     output = io.StringIO()
     log = structlog.wrap_logger(
@@ -56,6 +66,7 @@ def make_rig(peer: Peer, settings: Settings) -> Rig:
     )
     store = TreeStore(settings.dag_store)
     store.open()
-    mirror = Mirror(settings, store, Bucket(settings), Rclone(settings), log)
+    demand = OnDemand(settings, store, Bucket(settings), log)
+    mirror = Mirror(settings, store, Bucket(settings), Rclone(settings), log, leased=demand.leased)
     mirror.start()
-    return Rig(peer, settings, store, mirror, output)
+    return Rig(peer, settings, store, mirror, output, demand)
