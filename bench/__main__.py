@@ -20,7 +20,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airbridge.errors import AirbridgeError, UnreachableError
-from bench import _cold, _idle, _latency, _visible
+from bench import _cold, _idle, _latency, _releases, _scale, _visible
 from bench._facts import code_facts, is_quiet, wait_for_quiet
 from bench._progress import say
 from bench._render import render
@@ -42,6 +42,8 @@ class _What(enum.StrEnum):
     idle = "idle"
     latency = "latency"
     visible = "visible"
+    releases = "releases"
+    scale = "scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class _Sizes:
     single_runs: int = 30
     mapped_runs: int = 3
     copies: int = 20
+    publishes: int = 30
+    packages: int = 200
+    files: int = 50
     settle_s: int = 60
     watch_s: int = 60
     quiet_s: int = 180
@@ -60,7 +65,18 @@ class _Sizes:
 _CONTROL_PLANE_MIB = 1.6 * 1024
 _EDGE_HOST_MIB = 300
 
-_QUICK = _Sizes(cold_repetitions=1, single_runs=3, mapped_runs=1, copies=2, settle_s=5, watch_s=10, quiet_s=0)
+_QUICK = _Sizes(
+    cold_repetitions=1,
+    single_runs=3,
+    mapped_runs=1,
+    copies=2,
+    publishes=2,
+    packages=4,
+    files=5,
+    settle_s=5,
+    watch_s=10,
+    quiet_s=0,
+)
 
 
 # Idle again, once the other measures have run their tasks.
@@ -78,6 +94,21 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
         return tuple(
             Target(f"{kind} DAG in S3 to visible in the API, p95", 10, numbers[f"{kind}_s"]["p95"], "s")
             for kind in ("new", "changed")
+        )
+    if what == _What.releases:
+        return tuple(
+            Target(
+                f"publish with a {kind} DAG to API and edge store, p95", 3, numbers[kind]["both"]["p95"], "s"
+            )
+            for kind in ("new", "changed")
+        )
+    if what == _What.scale:
+        ours = numbers["followers"]["dag_sync"]
+        return (
+            Target("unchanged pass of dag-sync over all files", 1, ours["unchanged_s"], "s"),
+            Target("lists of an unchanged pass", numbers["lists_allowed"], ours["unchanged_requests"], ""),
+            Target("files moved by a change of one", 1, ours["change_moved_files"], ""),
+            Target("memory of dag-sync", 150, ours["memory_mib"], "MiB"),
         )
     if what in (_What.idle, _WORKED):
         when = ", after work" if what == _WORKED else ""
@@ -124,7 +155,9 @@ class _Runner:
         sizes = self._sizes
         if _What.cold in wanted:
             self.take(_What.cold, _cold.measure, repetitions=sizes.cold_repetitions)
-        if not wanted - {_What.cold}:
+        if _What.scale in wanted:
+            self.take(_What.scale, _scale.measure, packages=sizes.packages, files=sizes.files)
+        if not wanted - {_What.cold, _What.scale}:
             return
         with stack(keep=keep) as running:
 
@@ -151,7 +184,13 @@ class _Runner:
                     lambda **settings: _visible.measure(running, **settings),
                     copies=sizes.copies,
                 )
-            if _What.idle in wanted and wanted & {_What.latency, _What.visible}:
+            if _What.releases in wanted:
+                self.take(
+                    _What.releases,
+                    lambda **settings: _releases.measure(running, **settings),
+                    publishes=sizes.publishes,
+                )
+            if _What.idle in wanted and wanted & {_What.latency, _What.visible, _What.releases}:
                 take_idle(_WORKED)
 
 

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 
 from bench._peers import PEERS, TASKS_MAPPED
 from bench._results import RESULTS, Measurement, newest
+from bench._scale import FOLLOWERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,10 +96,52 @@ def _idle(result: Measurement) -> list[str]:
     return lines
 
 
+def _releases(result: Measurement) -> list[str]:
+    lines = [
+        "Seconds from before a publish (one package of ten DAGs and more) until the REST API shows the DAG,",
+        "until the edge host's store has it, and until both:",
+        "",
+    ]
+    rows = [
+        _row(f"{kind} DAG: {name}", result.numbers[kind][name])
+        for kind in ("new", "changed")
+        for name in ("publish", "visible", "edge", "both")
+    ]
+    return lines + _table(("", *_HEAD), rows)
+
+
+def _scale(result: Measurement) -> list[str]:
+    settings = result.settings
+    lines = [
+        f"{settings['packages'] * settings['files']} DAG files in {settings['packages']} packages, followed",
+        "from one LocalStack: a first copy, a pass with nothing changed, and one after a file got another",
+        "content of the same size. Seconds, and requests to S3. Programs count with their start, dag-sync's",
+        "change with its wait for the next poll.",
+        "",
+    ]
+    rows: list[tuple[object, ...]] = [
+        (
+            FOLLOWERS[name],
+            row["first_s"],
+            row["unchanged_s"],
+            row["unchanged_requests"],
+            row["change_s"],
+            row["change_requests"],
+            "yes" if row["same_size_edit_seen"] else "**no**",
+        )
+        for name, row in result.numbers["followers"].items()
+    ]
+    lines += _table(("", "first", "unchanged", "requests", "change", "requests", "change seen"), rows)
+    ours = result.numbers["followers"]["dag_sync"]
+    return [*lines, f"dag-sync held at most {ours['memory_mib']} MiB of memory.", ""]
+
+
 _SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
     "cold": ("From a fresh clone to a green task", _cold),
     "latency": ("Queued to running, tasks per minute", _latency),
     "visible": ("From S3 to the API", _visible),
+    "releases": ("From a publish to the API and the edge", _releases),
+    "scale": ("Ten thousand files", _scale),
     "idle": ("Idle memory and CPU", _idle),
     "worked": ("Idle again, after the tasks and DAGs of the other measures", _idle),
 }

@@ -388,4 +388,6 @@ def measure(*, packages: int, files: int) -> tuple[dict[str, Any], dict[str, Any
         for name in FOLLOWERS
         if name != "dag_sync"
     }
-    return {"followers": numbers, "ratios": ratios}, {}
+    # A page of a listing holds a thousand keys; a package has its manifest beside its files.
+    lists_allowed = -(-packages * (files + 1) // 1000)
+    return {"followers": numbers, "ratios": ratios, "lists_allowed": lists_allowed}, {}

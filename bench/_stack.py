@@ -26,10 +26,13 @@ from bench._shell import ROOT, Shell, neutral_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["BENCH_DAGS", "PATIENCE_S", "PROJECT", "Stack", "only_one_run", "stack", "until"]
+__all__ = ["BENCH_DAGS", "EDGE", "PATIENCE_S", "PROJECT", "Stack", "only_one_run", "stack", "until"]
 
 PROJECT: Final = "airbridge-bench"
 """Compose project; what carries it is removed before a run and after it."""
+
+EDGE: Final = "shipped"
+"""Name of the edge host that every stack has."""
 
 BENCH_DAGS: Final = ROOT / "bench" / "dags"
 """DAGs of the benchmarks, in the layout of S3."""
@@ -166,6 +169,21 @@ class Stack:
         self.s3.put_object(
             Bucket=_DAG_BUCKET, Key=f"{_ENVIRONMENT}/{package}/dags/{file}", Body=text.encode()
         )
+
+    @property
+    def bucket(self) -> dict[str, Any]:
+        """Where releases are published to, as the publisher's settings name it."""
+        port = self.shell.environment["AIRBRIDGE_S3_PORT"]
+        return {
+            "dag_bucket": _DAG_BUCKET,
+            "environment": _ENVIRONMENT,
+            "s3_endpoint_url": f"http://127.0.0.1:{port}",
+        }
+
+    def edge_file(self, name: str, path: str) -> str:
+        """Return the text of a file in the current tree of an edge host; "" when it is not there."""
+        container = self.containers(name)["edge-worker"]
+        return self.shell.run("docker", "exec", container, "cat", f"/store/current/{path}", check=False)
 
     def publish(self, root: Path) -> None:
         """Copy every ``<package>/dags/*.py`` below ``root`` to S3."""
@@ -305,7 +323,7 @@ def stack(*, keep: bool = False) -> Iterator[Stack]:
             # What `make up` leaves behind is what an installation begins with.
             running.publish(ROOT / "dags")
             running.publish(BENCH_DAGS)
-            running.add_edge("shipped", "bench-edge")
+            running.add_edge(EDGE, "bench-edge")
             running.wait_for_dag("bench_one_edge")
             say("stack", "control plane and edge host are healthy")
             yield running

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from _stack import Done, EdgeHost, Run, Stack
 
-# Two tasks that tell which release they run, the second only after the file that the first waits for is there.
+# Two tasks that tell which release they run; the first lasts for a while.
 TWO_STEPS = '''"""Tells which release runs."""
 
 from datetime import UTC, datetime
@@ -93,6 +93,8 @@ def _made():
 
 _made()
 '''
+# Seconds that a task runs: so long that two publishes fit in, on a busy machine as well.
+PAUSE_S = 25
 SIBLINGS = ("a", "b", "c", "d")
 STORM_SECONDS = 20.0
 STORM_EVERY_S = 0.2
@@ -126,7 +128,8 @@ class Publisher:
             timeout=300,
             check=False,
         )
-        assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        said = f"{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{said}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def publish(self, package: str, files: dict[str, str], *options: str) -> Any:
@@ -206,11 +209,19 @@ def test_run_finishes_on_the_release_it_began_with_although_two_more_are_publish
 ) -> None:
     assert edge
     dag_id = "e2e_steps_pinned"
-    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "one", pause=15)}, "--wait")
+    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "one", pause=PAUSE_S)}, "--wait")
     run = stack.trigger(dag_id)
     stack.wait_for_task(run, "first", ("running",))
+    path = f"e2e_steps/dags/{dag_id}.py"
     for release in ("two", "three"):
-        publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, release)}, "--wait")
+        publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, release)})
+        for where, service in ((stack, "scheduler"), (edge, "edge-worker")):
+            until(
+                f"release {release} is the current one of {service}",
+                lambda where=where, service=service, release=release: (
+                    f'"{release}"' in _current(where, service, path)
+                ),
+            )
     assert stack.run_state(run) == "running", "the run ended before both releases were there"
     stack.wait_for_run(run)
     assert "first runs release one" in stack.log_from_s3(run, "first")
@@ -298,9 +309,7 @@ def test_releases_in_quick_succession_are_never_mixed_and_lose_no_run(
     names = [f"{package}_{name}" for name in SIBLINGS]
 
     def files(release: int) -> dict[str, str]:
-        return {
-            f"{name}.py": SIBLING.format(release=release, package=package, dag_id=name) for name in names
-        }
+        return {f"{name}.py": SIBLING.format(release=release, package=package, dag_id=name) for name in names}
 
     publisher.publish(package, files(0), "--wait")
     for name in names:
