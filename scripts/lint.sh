@@ -25,6 +25,7 @@ check shellcheck .venv/bin/shellcheck --external-sources "${scripts[@]}"
 check hadolint .venv/bin/hadolint --failure-threshold warning "${dockerfiles[@]}"
 check "compose.yaml" control_compose --profile '*' config --quiet
 check "compose.edge.yaml" edge_compose lint --profile '*' config --quiet
+check "compose.edge.docker.yaml" env DOCKER_SOCKET_GID=0 bash -c '. scripts/lib.sh; edge_compose lint --file compose.edge.docker.yaml config --quiet'
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf -v list '%s, ' "${failed[@]}"

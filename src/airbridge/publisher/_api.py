@@ -10,6 +10,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from airbridge.errors import RefusedError, SettingsError, UnreachableError
+from airbridge.sync.store import TREES, is_tree_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ _SIGN_IN: Final = "correct AIRBRIDGE_API_USER and AIRBRIDGE_API_PASSWORD, or AIR
 
 @dataclass(frozen=True, slots=True)
 class ParsedDag:
-    """A DAG as the DAG processor stored it last; ``tree`` is the bundle version."""
+    """A DAG as the DAG processor stored it last; ``tree`` is the one that its file was read from."""
 
     dag_id: str
     tree: str
@@ -55,6 +56,19 @@ class Worker:
     live: bool
     tree: str
     age_s: float | None
+
+
+def _tree_of(row: dict[str, Any]) -> str:
+    """Return the tree that a DAG of the REST API was parsed from.
+
+    ``fileloc`` names it: the bundle shows each tree under its own path. ``bundle_version`` is what the DAG
+    processor saw when it *stored* the DAG, which may be the next tree already (``bundle_version`` in
+    airflow/dag_processing/manager.py, ``_collect_results``).
+    """
+    parts = str(row.get("fileloc") or "").split("/")
+    if TREES in parts[:-1] and is_tree_hash(name := parts[parts.index(TREES) + 1]):
+        return name
+    return str(row.get("bundle_version") or "")
 
 
 class ControlPlane:
@@ -85,7 +99,7 @@ class ControlPlane:
         return {
             row["dag_id"]: ParsedDag(
                 row["dag_id"],
-                row.get("bundle_version") or "",
+                _tree_of(row),
                 row.get("relative_fileloc") or "",
                 row.get("last_parsed_time") or "",
             )

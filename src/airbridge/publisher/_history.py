@@ -29,7 +29,10 @@ class Release:
 
 
 def releases(store: Store, package: str) -> Iterator[Release]:
-    """Yield each release of ``package`` once, the one that was activated last first."""
+    """Yield each release of ``package`` once, the one that was activated last first.
+
+    An empty one, such as a package begins with, only while it is the current one.
+    """
     key = f"{store.settings.prefix}{package}/{MANIFEST_NAME}"
     versions = store.versions(key)
     newest = store.head(key)  # a delete marker on top: no release is current
@@ -50,8 +53,10 @@ def releases(store: Store, package: str) -> Iterator[Release]:
         manifests = {version.version_id: manifest for version, manifest in store.each(read, batch)}
         for version in batch:
             manifest = manifests[version.version_id]
-            if manifest is not None and manifest.release not in seen:
-                seen.add(manifest.release)
+            if manifest is None or manifest.release in seen:
+                continue
+            seen.add(manifest.release)
+            if manifest.files or version is current:
                 yield Release(manifest, current=version is current)
 
 

@@ -4,11 +4,15 @@ Files are uploaded beside what readers see, because readers follow the manifest 
 manifest is written on the condition that it still is the one that was read; who loses that race has changed
 nothing.
 Objects that no manifest names any more are deleted afterwards; should that fail, the next publish does it.
+
+A package without a manifest is shown as it lies in the bucket, so it gets one before anything is uploaded: of
+exactly the files that are there. It is a release like any other, and can be rolled back to.
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import socket
 import unicodedata
 from dataclasses import asdict, dataclass, field
@@ -17,17 +21,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import airbridge
 from airbridge.errors import AirbridgeError, RefusedError
-from airbridge.manifest import MANIFEST_NAME, Manifest, ManifestFile, new_release_id, read_manifest
+from airbridge.manifest import (
+    MANIFEST_NAME,
+    MAX_FILE_BYTES,
+    Manifest,
+    ManifestFile,
+    new_release_id,
+    read_manifest,
+)
 from airbridge.publisher._catalog import RemotePackage, read_catalog, read_claims
+from airbridge.publisher._files import LocalFile
 from airbridge.publisher._plan import Plan, make_plan, reusable
 from airbridge.publisher._s3 import LostRaceError
+from airbridge.publisher._source import read_source
 from airbridge.publisher._validate import Checks, Validation, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airbridge.publisher._files import Snapshot
-    from airbridge.publisher._s3 import Store
+    from airbridge.publisher._s3 import Store, StoredVersion
 
 __all__ = [
     "TOOL",
@@ -156,6 +169,9 @@ def publish(
         raise InvalidReleaseError(package, validation)
     remote = catalog.package(package)
     warnings += _look_at(remote, snapshot, take_over=take_over)
+    adopts = remote.manifest is None and not remote.problem and not dry_run
+    if adopts:
+        remote = _adopt(store, remote, published_by)
     plan = _plan(store, snapshot, remote)
     dags = set(validation.dags)
     if plan.same_content and remote.manifest is not None:
@@ -183,7 +199,7 @@ def publish(
         if manifest.files and not manifest.files[0].version_id:
             result.warnings.append(f"the bucket {store.settings.dag_bucket} keeps no versions: no rollback")
     else:
-        result.outcome = "healed" if plan.delete else "unchanged"
+        result.outcome = "published" if adopts else "healed" if plan.delete else "unchanged"
     result.warnings += _remove(store, package, plan, progress)
     return result
 
@@ -201,7 +217,42 @@ def _look_at(remote: RemotePackage, snapshot: Snapshot, *, take_over: bool) -> l
             f"{strangers[0]}: they would disappear",
             fix="add them to the release, or give --take-over",
         )
-    return [f"{remote.name} had no manifest: this is its first release"] if remote.objects else []
+    return [f"{remote.name} had no manifest: its files are a release from now on"] if remote.objects else []
+
+
+def _adopt(store: Store, remote: RemotePackage, published_by: str) -> RemotePackage:
+    """Make a release of what lies in the bucket, so that uploads beside it are not seen."""
+    prefix = f"{store.settings.prefix}{remote.name}/"
+
+    def take(path: str) -> tuple[ManifestFile, list[str]] | None:
+        found = store.get(prefix + path, limit=MAX_FILE_BYTES)
+        if found is None:  # deleted since it was listed
+            return None
+        content, there = found
+        sha256 = hashlib.sha256(content).hexdigest()
+        source = read_source(LocalFile(path, content, path)) if path.endswith(".py") else None
+        return (
+            ManifestFile(path, sha256, len(content), there.etag, there.version_id),
+            [dag.dag_id for dag in source.dags] if source is not None else [],
+        )
+
+    paths = [path for path in remote.objects if "__pycache__" not in path.split("/")]
+    taken = [item for item in store.each(take, paths) if item is not None]
+    files = tuple(sorted((file for file, _ in taken), key=lambda file: file.path))
+    time = stamp(store, None)
+    manifest = Manifest(
+        package=remote.name,
+        release=new_release_id(time, {file.path: file.sha256 for file in files}),
+        published_at=time,
+        published_by=published_by,
+        activated_at=time,
+        activated_by=published_by,
+        tool=TOOL,
+        dags=tuple(sorted({dag for _, dags in taken for dag in dags})),
+        files=files,
+    )
+    written = _write_manifest(store, manifest, etag=remote.manifest_etag)
+    return RemotePackage(remote.name, remote.objects, manifest, written.etag)
 
 
 def _plan(store: Store, snapshot: Snapshot, remote: RemotePackage) -> Plan:
@@ -247,14 +298,18 @@ def _commit(  # noqa: PLR0917  (one step, cut out of publish)
         dags=tuple(dags),
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
-    body = manifest.to_bytes()
-    read_manifest(body, remote.name)  # what no reader would accept is not written
     progress("writing the manifest", 0, 0)
-    try:
-        store.replace(prefix + MANIFEST_NAME, body, etag=remote.manifest_etag)
-    except LostRaceError:
-        raise lost_race(remote.name, "its manifest has changed since this publish read it") from None
+    _write_manifest(store, manifest, etag=remote.manifest_etag)
     return manifest
+
+
+def _write_manifest(store: Store, manifest: Manifest, *, etag: str | None) -> StoredVersion:
+    body = manifest.to_bytes()
+    read_manifest(body, manifest.package)  # what no reader would accept is not written
+    try:
+        return store.replace(f"{store.settings.prefix}{manifest.package}/{MANIFEST_NAME}", body, etag=etag)
+    except LostRaceError:
+        raise lost_race(manifest.package, "its manifest has changed since this publish read it") from None
 
 
 def _remove(store: Store, package: str, plan: Plan, progress: Callable[[str, int, int], None]) -> list[str]:

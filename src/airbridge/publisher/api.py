@@ -25,6 +25,7 @@ def publish_folder(
     published_by: str | None = None,
     import_check: ImportCheck = ImportCheck.NEVER,
     allow_imports: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
     allow_empty: bool = False,
     take_over: bool = False,
     dry_run: bool = False,
@@ -44,6 +45,7 @@ def publish_folder(
         image=loaded.airbridge_airflow_image,
         import_check=import_check,
         allow_imports=allow_imports,
+        ignore=ignore,
         allow_empty=allow_empty,
     )
     return _publish(

@@ -46,7 +46,7 @@ def test_of_many_that_create_an_object_at_once_one_wins(
                 pool.map(lambda c, key=f"new-{number}": wins(c, bucket, key, start, IfNoneMatch="*"), clients)
             )
             assert won.count(True) == 1
-            assert len(s3.list_object_versions(Bucket=bucket, Prefix=f"new-{number}")["Versions"]) >= 1
+            assert len(s3.list_object_versions(Bucket=bucket, Prefix=f"new-{number}")["Versions"]) == 1
 
 
 def test_of_many_that_replace_an_object_at_once_one_wins(
@@ -76,7 +76,6 @@ def test_conditional_write_does_not_go_over_a_change_that_it_did_not_see(
             return str(disturber.copy_object(Bucket=bucket, Key=KEY, CopySource=source)["VersionId"])
         return str(disturber.delete_object(Bucket=bucket, Key=KEY)["VersionId"])
 
-    outcomes = set()
     with ThreadPoolExecutor(2) as pool:
         for number in range(TURNS):
             etag = s3.put_object(Bucket=bucket, Key=KEY, Body=f"turn {number}".encode())["ETag"]
@@ -84,10 +83,8 @@ def test_conditional_write_does_not_go_over_a_change_that_it_did_not_see(
             first = pool.submit(wins, writer, bucket, KEY, start, body=BODY, IfMatch=etag)
             second = pool.submit(disturb)
             won, version = first.result(), second.result()
-            outcomes.add(won)
             # It asked for what was there before the other one, so it came before the other one.
             assert not won or newest(s3, bucket) == version
-    assert outcomes  # both are right; which one comes first is chance
 
 
 def newest(s3: S3Client, bucket: str) -> str:
