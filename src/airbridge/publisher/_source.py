@@ -9,6 +9,7 @@ cannot be seen; the real import is for that.
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -173,6 +174,11 @@ class Source:
     findings: list[Finding] = field(default_factory=list)
 
 
+# Two threads that parse at once share one recursion counter, and one of them fails with SystemError
+# (https://github.com/python/cpython/issues/106905); the filters of warnings are the whole process's as well.
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def read_source(file: LocalFile) -> Source:
     """Read ``file``; what is wrong with it alone is in the findings."""
     source = Source(file)
@@ -184,7 +190,7 @@ def read_source(file: LocalFile) -> Source:
         source.findings.append(finding("ABP201", message, file=file.shown, line=line))
         return source
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the code, for its author: not for who publishes it
             tree = ast.parse(text, filename=file.shown, feature_version=_PYTHON)
             _Walk(source, tree).run()
