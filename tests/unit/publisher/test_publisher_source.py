@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -262,14 +261,3 @@ def test_finding_names_file_line_and_call() -> None:
     assert (item.file, item.line) == ("sales_x.py", 3)
     assert "os.system()" in item.message
     assert item.hint
-
-
-def test_files_that_are_read_by_several_threads_at_once_are_all_understood() -> None:
-    """CPython 3.11's parser fails now and then when two threads use it."""
-    text = "\n".join(
-        f"def f{n}():\n    return [[{n}] + [{n}]] if {n} else ({n},)" for n in range(300)
-    ).encode()
-    files = [LocalFile(f"sales_{n}.py", text, f"sales_{n}.py") for n in range(64)]
-    with ThreadPoolExecutor(8) as pool:
-        sources = list(pool.map(read_source, files))
-    assert [source.findings for source in sources] == [[]] * len(files)
