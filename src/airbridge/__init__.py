@@ -8,7 +8,8 @@ One folder a capability, each knowing as little of the others as possible:
 * ``airbridge.controlplane`` is the Airflow plugin and the one-shot work of the control plane.
 * ``airbridge.localstack`` gives LocalStack's S3 durable storage.
 
-``airbridge.errors`` holds the exception tree that all of them share.
+They share three leaves: ``airbridge.errors``, the exception tree, ``airbridge.manifest``, the release of a
+package, and ``airbridge.tree_document``, what a host needs to make a tree that it never had.
 """
 
 __all__ = ["__version__"]
