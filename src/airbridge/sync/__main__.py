@@ -11,7 +11,7 @@ usage: python -m airbridge.sync [once | health]
 
 Mirror s3://$DAG_BUCKET/$ENVIRONMENT/ into immutable trees under $DAG_STORE.
 
-  (nothing)  keep the store equal to the bucket; /healthz and /metrics on $HEALTH_PORT
+  (nothing)  keep the store equal to the bucket; /healthz, /metrics and /trees/<hash> on $HEALTH_PORT
   once       one full pass, then exit: 0 when the store equals the bucket
   health     ask the dag-sync on this host: 0 when it is healthy
 
@@ -23,7 +23,8 @@ Settings, from the environment:
   DAG_SYNC_POLL_INTERVAL    2     seconds between cheap polls (one LIST per 1000 objects)
   DAG_SYNC_INTERVAL         30    seconds between full passes that also re-read every local file
   DAG_SYNC_KEEP_TREES       10    newest trees that stay, the current one included
-  DAG_SYNC_KEEP_SECONDS     3600  trees that were current within so many seconds stay too
+  DAG_SYNC_KEEP_SECONDS     3600  trees that were used within so many seconds stay too
+  DAG_SYNC_PUBLISH_TREES    false write a document of every tree into the bucket (control plane only)
   HEALTH_PORT               8081
 
 Exit codes: 0 done, 2 a setting is wrong, 3 S3 not reachable, 4 refused (also: the store is in use),

@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/metrics``, on a thread of their own."""
+"""``/healthz``, ``/metrics`` and ``POST /trees/<hash>``, each request on a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from airbridge.errors import SettingsError
+from airbridge.errors import AirbridgeError, SettingsError
+from airbridge.sync._on_demand import UnknownTreeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +22,20 @@ __all__ = ["serve"]
 _IDLE_SECONDS = 5  # a client that sends nothing must not hold a thread
 
 
+_TREES = "/trees/"
+
+
 def serve(
-    port: int, health: Callable[[], tuple[bool, dict[str, Any]]], registry: CollectorRegistry
+    port: int,
+    health: Callable[[], tuple[bool, dict[str, Any]]],
+    registry: CollectorRegistry,
+    fetch: Callable[[str], int],
 ) -> ThreadingHTTPServer:
-    """Answer on ``port`` of all interfaces, from daemon threads; ``health`` returns whether, and why."""
+    """Answer on ``port`` of all interfaces, from daemon threads.
+
+    ``health`` returns whether, and why; ``fetch`` sees to it that the store has a tree, and returns how many
+    files that took (see :meth:`airbridge.sync._on_demand.OnDemand.fetch`).
+    """
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _IDLE_SECONDS
@@ -35,16 +46,31 @@ def serve(
             path = self.path.partition("?")[0]
             if path == "/healthz":
                 healthy, details = health()
-                self._answer(
-                    200 if healthy else 503, "application/json", json.dumps(details).encode() + b"\n"
-                )
+                self._answer_json(200 if healthy else 503, details)
             elif path == "/metrics":
                 health()  # brings the gauge up to date
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
             else:
-                self._answer(404, "text/plain", b"here are /healthz and /metrics\n")
+                self._answer(404, "text/plain", b"here are /healthz, /metrics and POST /trees/<hash>\n")
 
         do_HEAD = do_GET
+
+        def do_POST(self) -> None:  # noqa: N802, RUF100  (the base class's name)
+            path = self.path.partition("?")[0]
+            if not path.startswith(_TREES):
+                self._answer(404, "text/plain", b"here is POST /trees/<hash>\n")
+                return
+            tree_hash = path.removeprefix(_TREES)
+            try:
+                fetched = fetch(tree_hash)
+            except AirbridgeError as error:
+                status = 404 if isinstance(error, UnknownTreeError) else 503
+                self._answer_json(status, {"reason": error.what, "fix": error.fix})
+            else:
+                self._answer_json(200, {"tree": tree_hash, "fetched": fetched})
+
+        def _answer_json(self, status: int, document: dict[str, Any]) -> None:
+            self._answer(status, "application/json", json.dumps(document).encode() + b"\n")
 
         def _answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)

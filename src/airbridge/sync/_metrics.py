@@ -45,14 +45,12 @@ class Metrics:
             registry=registry,
         )
         self.transferred_files = Counter(
-            f"{_PREFIX}_transferred_files", "Files that rclone copied", registry=registry
+            f"{_PREFIX}_transferred_files", "Files of trees that came from S3", registry=registry
         )
-        self.transferred_bytes = Counter(
-            f"{_PREFIX}_transferred_bytes", "Bytes that rclone copied", registry=registry
-        )
+        self.transferred_bytes = Counter(f"{_PREFIX}_transferred_bytes", "Their bytes", registry=registry)
         self.requests = Counter(
             f"{_PREFIX}_s3_requests",
-            "Requests to S3 beside rclone's, by operation: list, head",
+            "Requests to S3 beside rclone's, by operation: list, head, get, put, delete",
             ["operation"],
             registry=registry,
         )
@@ -71,6 +69,25 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.drift = Gauge(
+            f"{_PREFIX}_drift_files",
+            "Objects that lie in a package whose manifest does not name them",
+            registry=registry,
+        )
+        self.documents = Counter(
+            f"{_PREFIX}_tree_documents", "Tree documents by result: written, failed", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        for result in ("written", "failed"):
+            self.documents.labels(result)
+        self.requested_trees = Counter(
+            f"{_PREFIX}_tree_requests",
+            "Trees asked for on demand by result: present, fetched, unknown, failed",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("present", "fetched", "unknown", "failed"):
+            self.requested_trees.labels(result)
         self.held = Gauge(
             f"{_PREFIX}_held_packages", "Packages that keep an earlier release", registry=registry
         )

@@ -1,44 +1,55 @@
-"""One pass of dag-sync: list, fetch what changed, make sure nothing moved meanwhile, publish.
+"""One pass of dag-sync: list, read the manifests, fetch what is missing, publish.
 
-A package is published only as the listing before *and* after the transfer described it. A bucket that
-changes all the time is listed again a few times; a package that still moves then, or whose object cannot be
-had, keeps its previous release while the others go ahead, and the pass reports it.
+A package with a manifest (:mod:`airbridge.manifest`) shows exactly the files that it names, whatever else
+lies or moves below its prefix. One without is published only as the listing before *and* after the transfer
+described it; a bucket that changes all the time is listed again a few times. A package that still moves then,
+whose object cannot be had, or whose manifest lies, keeps its previous release while the others go ahead, and
+the pass reports it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from airbridge.errors import IntegrityError
-from airbridge.sync._index import Fact, Index
-from airbridge.sync._keys import judge_key
-from airbridge.sync._trees import Entry, StoreError, digests, seal, store_error
+from airbridge.manifest import MANIFEST_NAME
+from airbridge.sync._documents import Documents
+from airbridge.sync._index import Index
+from airbridge.sync._references import NeededTrees
+from airbridge.sync._releases import Named, Release, Releases, release_in
+from airbridge.sync._selection import Selection
+from airbridge.sync._transfer import Fetched, Fetcher
+from airbridge.sync._trees import Entry, StoreError, store_error
 from airbridge.sync.store import name_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import structlog
 
     from airbridge.sync._rclone import Rclone
-    from airbridge.sync._s3 import Bucket, Head, Listing, RemoteObject
     from airbridge.sync._settings import Settings
     from airbridge.sync._trees import TreeStore
+    from airbridge.sync.s3 import Bucket, Listing, RemoteObject
+    from airbridge.sync.store import Tree
 
 __all__ = ["Mirror", "Outcome"]
 
 MAX_ATTEMPTS = 4
 """How often a pass lists again because the bucket changed under it, before it holds what still moves."""
 
+WITHOUT_REFERENCES_SECONDS = 7 * 86400
+"""While nobody says which trees DAG runs need, all stay that were used within so many seconds.
+
+Longer than a weekend without the control plane, and still an end.
+"""
+
 _PAUSE_SECONDS = 0.1  # before the second attempt; doubled for each one after: 0.7 s in all
 _HELD_SECONDS = 10.0  # between tries to get an object that S3 lists but does not deliver as listed
-_MAX_REFUSED_LINES = 50  # refused keys that get a log line of their own per pass
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,8 @@ class Outcome:
 
     ``result``: ``unchanged`` (cheap poll), ``verified`` (compared in full, nothing to do), ``changed`` (a new
     tree, or the current one mended), ``partial`` (the same, but the packages in ``held`` keep an earlier
-    release; the reason is their value). Sizes in bytes.
+    release; the reason is their value). ``drift``: objects that no manifest of their package names. Sizes in
+    bytes.
     """
 
     result: Literal["unchanged", "verified", "changed", "partial"]
@@ -60,17 +72,35 @@ class Outcome:
     transferred_files: int = 0
     transferred_bytes: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
+    drift: int = 0
     held: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Fetched:
-    """What this pass has in staging, and what it could not have."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one listing asks for.
 
-    files: dict[str, tuple[Entry, Path]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    count: int = 0
-    size: int = 0
+    ``plain`` objects become files as they are, ``named`` files are those of ``releases``. Packages in
+    ``held`` cannot be planned for, and those in ``moved`` changed while their manifest was read.
+    """
+
+    digest: str
+    objects: Mapping[str, RemoteObject]
+    plain: Mapping[str, RemoteObject]
+    named: Mapping[str, Named]
+    releases: Mapping[str, Release]
+    held: Mapping[str, str]
+    moved: frozenset[str]
+    refused: Mapping[str, int]
+    drift: int
+
+    def unmanaged(self, paths: Iterable[str]) -> list[str]:
+        """Return those of ``paths`` that no manifest speaks for."""
+        return [
+            path
+            for path in paths
+            if (package := _package(path)) not in self.releases and package not in self.held
+        ]
 
 
 class Mirror:
@@ -83,19 +113,27 @@ class Mirror:
         bucket: Bucket,
         rclone: Rclone,
         log: structlog.typing.FilteringBoundLogger,
+        *,
+        leased: Callable[[], frozenset[str]] = frozenset,
+        count_document: Callable[[str], None] = lambda _result: None,
     ) -> None:
+        """Prepare; ``leased`` trees are never collected, ``count_document`` hears of each tree document."""
         self._settings = settings
         self._store = store
         self._bucket = bucket
-        self._rclone = rclone
         self._log = log
         self._index = Index(store.private / "index.json", settings.source)
+        self._selection = Selection(settings.prefix, log)
+        self._manifests = Releases(bucket, settings.prefix, self._index)
+        self._fetcher = Fetcher(settings, store, bucket, rclone, index=self._index, log=log)
+        self._needed = NeededTrees(settings, bucket, log)
+        self._leased = leased
+        self.documents = Documents(settings, bucket, self._index, log=log, count=count_document)
         self._local: dict[str, Entry] = {}  # content of the current tree, as last published or read
+        self._shown: dict[str, Release] = {}  # what the current tree shows, of packages with a manifest
         self._published = ""  # digest of the listing that the current tree shows, "" if none does
         self._held_at = ("", 0.0)  # digest of the listing with objects that cannot be had; when to try again
-        self._refused_before: frozenset[str] = frozenset()
         self._last = Outcome("verified", "", 0)
-        self._opaque_etags = False  # seen encryption under which no ETag can be checked: pin every object
 
     def start(self) -> None:
         """Read the index; the first pass must be a full one."""
@@ -107,11 +145,15 @@ class Mirror:
         Raises an :class:`airbridge.errors.AirbridgeError` when nothing could be done; the store is as it was.
         """
         listing = self._bucket.list()
+        last = self._last
         if not full and listing.digest == self._published:
-            return Outcome("unchanged", self._last.tree, self._last.files, refused=self._last.refused)
+            self._document(last.tree, self._local, self._shown)
+            return Outcome("unchanged", last.tree, last.files, refused=last.refused, drift=last.drift)
         if not full and listing.digest == self._held_at[0] and time.monotonic() < self._held_at[1]:
-            last = self._last
-            return Outcome("partial", last.tree, last.files, refused=last.refused, held=last.held)
+            self._document(last.tree, self._local, self._shown)
+            return Outcome(
+                "partial", last.tree, last.files, refused=last.refused, drift=last.drift, held=last.held
+            )
         try:
             return self._mirror(listing, full=full)
         except StoreError as error:
@@ -131,31 +173,32 @@ class Mirror:
         if full:
             self._local = self._store.scan(current.path) if current else {}
         elif current is None:
-            self._local = {}
-        fetched = _Fetched()
-        objects, refused = self._select(listing)
+            self._local, self._shown = {}, {}
+        fetched = Fetched(self._store.new_directory("staging"))
         moving: set[str] = set()
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            self._fetch(objects, fetched)
-            if current is not None and self._shows(objects):
-                moving = set()  # nothing to publish, so nothing that could be half
-                break
-            after = self._bucket.list()
-            before, (objects, refused) = objects, self._select(after)
-            listing = after
-            moving = {
-                _package(item.path) for item in set(before.values()).symmetric_difference(objects.values())
-            }
+            plan = self._plan(listing, current, fetched)
+            self._fetcher.fetch(plan.plain, plan.named, plan.objects, self._local, fetched)
+            moving = set(plan.moved)
+            if not moving and current is not None and self._shows(plan):
+                break  # nothing to publish that could be half: a release is whole whatever moves
+            listing = self._bucket.list()
+            moving |= self._moving(plan, listing)
             if not moving:
                 break
             if attempt < MAX_ATTEMPTS:
                 time.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1))
-        held = dict.fromkeys(moving, f"still changing after {MAX_ATTEMPTS + 1} listings")
-        held |= {_package(path): f"{path}: {why}" for path, why in fetched.failed.items() if path in objects}
-        outcome = self._publish(objects, fetched, held, refused)
-        self._published = "" if held else listing.digest
-        self._held_at = (listing.digest if held and not moving else "", time.monotonic() + _HELD_SECONDS)
-        self._index.facts = {path: fact for path, fact in self._index.facts.items() if path in objects}
+        held = dict(plan.held)
+        held |= dict.fromkeys(moving, f"still changing after {MAX_ATTEMPTS + 1} listings")
+        held |= {
+            _package(path): f"{path}: {why}"
+            for path, why in fetched.failed.items()
+            if path in plan.plain or path in plan.named
+        }
+        outcome = self._publish(plan, fetched, held)
+        self._published = "" if held else plan.digest
+        self._held_at = (plan.digest if held and not moving else "", time.monotonic() + _HELD_SECONDS)
+        self._forget(plan)
         self._last = outcome
         return outcome
 
@@ -163,137 +206,83 @@ class Mirror:
         """When the disk is full, let go of the trees that stay for their age only."""
         if error.full:
             with contextlib.suppress(OSError):
-                for tree in self._store.collect(self._settings.dag_sync_keep_trees, 0):
+                for tree in self._store.collect(self._settings.dag_sync_keep_trees, 0, self._spared):
                     self._log.warning("tree collected", tree=tree, reason="no space left")
 
     # What belongs into the store
 
-    def _select(self, listing: Listing) -> tuple[dict[str, RemoteObject], dict[str, int]]:
-        """Return the objects that become files, by path, and how many keys were refused for which reason."""
-        chosen: dict[str, RemoteObject] = {}
-        refused: dict[str, str] = {}
-        for item in listing.objects:  # sorted: a file comes before what would need it as a directory
-            verdict = judge_key(item.path)
-            if verdict.refused:
-                refused[item.path] = verdict.refused
-            elif verdict.mirror:
-                if any(above in chosen for above in _ancestors(item.path)):
-                    refused[item.path] = "below a file"
-                else:
-                    chosen[item.path] = item
-        new = sorted(refused.keys() - self._refused_before)
-        for path in new[:_MAX_REFUSED_LINES]:
-            self._log.warning(
-                "key refused", key=self._key(path), reason=refused[path], fix="delete or rename the object"
-            )
-        if len(new) > _MAX_REFUSED_LINES:
-            self._log.warning("more keys refused", count=len(new) - _MAX_REFUSED_LINES)
-        self._refused_before = frozenset(refused)
-        counts: dict[str, int] = {}
-        for reason in refused.values():
-            counts[reason] = counts.get(reason, 0) + 1
-        return chosen, counts
-
-    def _shows(self, objects: Mapping[str, RemoteObject]) -> bool:
-        """Tell whether the current tree holds exactly ``objects``."""
-        return objects.keys() == self._local.keys() and all(
-            self._index.knows(item, self._local[path]) for path, item in objects.items()
+    def _plan(self, listing: Listing, current: Tree | None, fetched: Fetched) -> _Plan:
+        objects, refused = self._selection.choose(listing.objects)
+        verdicts = self._manifests.read(
+            objects, current.path if current else None, self._local, fetched.files, fetched.staging
+        )
+        releases = {package: verdict.release for package, verdict in verdicts.items() if verdict.release}
+        held = {package: verdict.held for package, verdict in verdicts.items() if verdict.held}
+        named: dict[str, Named] = {}
+        for release in releases.values():
+            named.update(release.files)
+        return _Plan(
+            digest=listing.digest,
+            objects=objects,
+            plain={
+                path: item
+                for path, item in objects.items()
+                if (package := _package(path)) not in releases and package not in held
+            },
+            named=named,
+            releases=releases,
+            held=held,
+            moved=frozenset(package for package, verdict in verdicts.items() if verdict.moved),
+            refused=refused,
+            drift=self._selection.count_drift(objects, releases),
         )
 
-    # Getting it
-
-    def _fetch(self, objects: Mapping[str, RemoteObject], fetched: _Fetched) -> None:
-        """Bring what is neither in the current tree nor in staging; failures go to ``fetched.failed``."""
-        fetched.failed.clear()
-        wanted = [
-            item
-            for path, item in objects.items()
-            if not self._index.knows(item, self._local.get(path))
-            and not (path in fetched.files and self._index.knows(item, fetched.files[path][0]))
-        ]
-        if not wanted:
-            return
-        need, free = sum(item.size for item in wanted), self._store.free_bytes()
-        if need > free:
-            raise StoreError.no_space(self._store.root, f"{need} bytes to fetch, {free} free")
-        started = time.monotonic()
-        pinned_all = self._opaque_etags
-        pins = self._pin(wanted)
-        staging = self._store.new_directory("staging")
-        transfer = self._rclone.copy((item.path for item in wanted), staging, self._bucket.credentials())
-        fetched.count += transfer.files
-        fetched.size += transfer.size
-        self._log.info(
-            "transferred",
-            files=transfer.files,
-            bytes=transfer.size,
-            asked=len(wanted),
-            seconds=round(time.monotonic() - started, 3),
+    def _shows(self, plan: _Plan) -> bool:
+        """Tell whether the current tree holds exactly the plain objects of ``plan``, beside its releases."""
+        unmanaged = plan.unmanaged(self._local)
+        return plan.plain.keys() == set(unmanaged) and all(
+            self._index.knows(item, self._local[path]) for path, item in plan.plain.items()
         )
-        said = [*transfer.errors.values(), *transfer.general]
-        if any("no space left on device" in line or "disk quota exceeded" in line for line in said):
-            raise StoreError.no_space(self._store.root)
-        for item in wanted:
-            why = self._accept(item, staging / item.path, pins.get(item.path), fetched)
-            if why:
-                general = transfer.general[0] if transfer.general else ""
-                fetched.failed[item.path] = transfer.errors.get(item.path) or general or why
-        if self._opaque_etags and not pinned_all:
-            self._fetch(objects, fetched)
 
-    def _pin(self, wanted: list[RemoteObject]) -> dict[str, Head | None]:
-        """Look up, before the transfer, the objects whose ETag is no digest (multipart, encrypted)."""
-        return {
-            item.path: self._bucket.head(item.path)
-            for item in wanted
-            if self._opaque_etags or not _MD5.fullmatch(item.etag)
-        }
+    def _moving(self, plan: _Plan, after: Listing) -> set[str]:
+        """Return the packages without a manifest that are not what they were when ``plan`` was made."""
+        objects, _ = self._selection.choose(after.objects)
+        now = {objects[path] for path in plan.unmanaged(objects)}
+        return {_package(item.path) for item in now.symmetric_difference(plan.plain.values())}
 
-    def _accept(self, item: RemoteObject, file: Path, pin: Head | None, fetched: _Fetched) -> str:
-        """Check one fetched file against the listing; return why it is not what was listed, or ""."""
-        if not file.is_file() or file.is_symlink():
-            return "S3 did not deliver it"
-        sha256, md5, size = digests(file)
-        if size != item.size:
-            return f"{size} bytes came, {item.size} are listed"
-        if md5 != item.etag:
-            head = self._bucket.head(item.path)
-            if head is None or head.etag != item.etag:
-                return "it changed while it was fetched"
-            if _MD5.fullmatch(item.etag) and not head.etag_is_opaque:
-                return f"its content has MD5 {md5}, its ETag says {item.etag}"
-            if head != pin:
-                # No digest to check against: the object must be one and the same before and after.
-                self._opaque_etags = self._opaque_etags or head.etag_is_opaque
-                return (
-                    "it changed while it was fetched" if pin else "its ETag cannot be checked without a pin"
-                )
-        seal(file)
-        fetched.files[item.path] = (Entry(sha256, size), file)
-        self._index.facts[item.path] = Fact(item, sha256)
-        return ""
+    def _forget(self, plan: _Plan) -> None:
+        manifests = {f"{package}/{MANIFEST_NAME}" for package in plan.releases}
+        listed = plan.plain.keys() | (manifests & plan.objects.keys())
+        held = {path for path in self._index.facts if _package(path) in plan.held}
+
+        def is_local(path: str, sha256: str) -> bool:
+            entry = self._local.get(path)
+            return entry is not None and entry.sha256 == sha256
+
+        self._index.forget(listed | held, is_local)
 
     # Showing it
 
-    def _publish(
-        self,
-        objects: Mapping[str, RemoteObject],
-        fetched: _Fetched,
-        held: dict[str, str],
-        refused: dict[str, int],
-    ) -> Outcome:
+    def _publish(self, plan: _Plan, fetched: Fetched, held: dict[str, str]) -> Outcome:
         current = self._store.current()
         wanted: dict[str, Entry] = {}
         sources: dict[str, Path] = {}
+
+        def belongs(path: str, entry: Entry) -> bool:
+            named = plan.named.get(path)
+            if named is not None:
+                return named.entry == entry
+            return path in plan.plain and self._index.knows(plan.plain[path], entry)
+
         for path, entry in self._local.items():
-            if current and (
-                _package(path) in held or (path in objects and self._index.knows(objects[path], entry))
-            ):
+            if current and (_package(path) in held or belongs(path, entry)):
                 wanted[path], sources[path] = entry, current.path / path
         for path, (entry, file) in fetched.files.items():
-            if path in objects and _package(path) not in held and self._index.knows(objects[path], entry):
+            if _package(path) not in held and belongs(path, entry):
                 wanted[path], sources[path] = entry, file
-        absent = [path for path in objects if path not in wanted and _package(path) not in held]
+        absent = [
+            path for path in (*plan.plain, *plan.named) if path not in wanted and _package(path) not in held
+        ]
         if absent:  # cannot be: what is neither local nor fetched has failed, and its package is held
             raise IntegrityError(
                 f"{len(absent)} objects are neither in the store nor fetched, {absent[0]!r} first"
@@ -302,7 +291,7 @@ class Mirror:
             package, why = min(held.items())
             raise IntegrityError(
                 f"nothing of {self._settings.source} could be fetched; {package}: {why}",
-                fix="allow AWS_ACCESS_KEY_ID s3:GetObject there; nothing was published",
+                fix="publish it again, or allow AWS_ACCESS_KEY_ID s3:GetObject there; nothing was published",
             )
         tree_hash = name_tree((path, entry.sha256) for path, entry in wanted.items())
         added = sorted(wanted.keys() - self._local.keys())
@@ -311,10 +300,13 @@ class Mirror:
             path for path in wanted.keys() & self._local.keys() if wanted[path] != self._local[path]
         )
         mended = 0
+        releases = self._releases_shown(plan, held, current, wanted)
         if current is None or tree_hash != current.hash:
             self._store.build(tree_hash, wanted, sources)
+            self._document(tree_hash, wanted, releases)
             self._store.flip(tree_hash, added + changed)
             self._log_changes(added, changed, removed, wanted)
+            self._log_releases(releases)
             self._log.info("flipped", old=current.hash if current else None, new=tree_hash, files=len(wanted))
             if not wanted:
                 self._log.warning(
@@ -322,24 +314,23 @@ class Mirror:
                     source=self._settings.source,
                     fix="publish a package, or correct DAG_BUCKET and ENVIRONMENT",
                 )
-        elif wanted != self._local:
-            mended = self._store.mend(current.path, wanted, self._local, sources)
-            self._log.error(
-                "tree mended", tree=tree_hash, files=mended, first=(changed + added + removed)[0],
-                fix="nobody but dag-sync may write the store: mount it read-only everywhere else",
-            )  # fmt: skip
-            added = changed = removed = []
-        self._local = wanted
-        for tree in self._store.collect(
-            self._settings.dag_sync_keep_trees, self._settings.dag_sync_keep_seconds
-        ):
-            self._log.info("tree collected", tree=tree)
+        else:
+            if wanted != self._local:
+                mended = self._store.mend(current.path, wanted, self._local, sources)
+                self._log.error(
+                    "tree mended", tree=tree_hash, files=mended, first=(changed + added + removed)[0],
+                    fix="nobody but dag-sync may write the store: mount it read-only everywhere else",
+                )  # fmt: skip
+                added = changed = removed = []
+            self._document(tree_hash, wanted, releases)
+        self._local, self._shown = wanted, releases
+        self._collect()
         for package, why in sorted(held.items()):
             self._log.error(
                 "package held",
                 package=package,
                 reason=why,
-                fix="it keeps its previous release; publish the package again",
+                fix="it keeps its previous release; publish the package again, or roll it back",
             )
         done = len(added) + len(changed) + len(removed) + mended or current is None
         return Outcome(
@@ -352,30 +343,65 @@ class Mirror:
             mended=mended,
             transferred_files=fetched.count,
             transferred_bytes=fetched.size,
-            refused=refused,
+            refused=plan.refused,
+            drift=plan.drift,
             held=held,
         )
+
+    def _releases_shown(
+        self, plan: _Plan, held: Mapping[str, str], current: Tree | None, wanted: Mapping[str, Entry]
+    ) -> dict[str, Release]:
+        """Return the release of each package in the tree to be; a held one keeps what it shows."""
+        shown = {package: release for package, release in plan.releases.items() if package not in held}
+        for package in held:
+            path = f"{package}/{MANIFEST_NAME}"
+            kept = self._shown.get(package)
+            if kept is None and current is not None and path in wanted:
+                version = self._index.versions.get((path, wanted[path].sha256), "")
+                with contextlib.suppress(IntegrityError, OSError):  # then its versions are looked up
+                    kept = release_in((current.path / path).read_bytes(), package, "", version)
+            if kept is not None and path in wanted:
+                shown[package] = kept
+        return shown
+
+    def _document(self, tree_hash: str, files: Mapping[str, Entry], releases: Mapping[str, Release]) -> None:
+        if tree_hash and self.documents.due(tree_hash):
+            self.documents.write(tree_hash, files, releases)
+
+    def _collect(self) -> None:
+        keep, seconds = self._settings.dag_sync_keep_trees, self._settings.dag_sync_keep_seconds
+        if not self._store.removable(keep, seconds):
+            return  # the references are not asked for when nothing depends on them
+        if self._needed.get() is None:
+            seconds = max(seconds, WITHOUT_REFERENCES_SECONDS)
+        for tree in self._store.collect(keep, seconds, self._spared):
+            self._log.info("tree collected", tree=tree)
+
+    def _spared(self) -> frozenset[str]:
+        return (self._needed.known or frozenset()) | self._leased()
 
     def _log_changes(
         self, added: list[str], changed: list[str], removed: list[str], wanted: Mapping[str, Entry]
     ) -> None:
+        key = self._selection.key
         for operation, paths in (("added", added), ("changed", changed)):
             for path in paths:
-                self._log.info(
-                    operation, key=self._key(path), bytes=wanted[path].size, sha256=wanted[path].sha256
-                )
+                self._log.info(operation, key=key(path), bytes=wanted[path].size, sha256=wanted[path].sha256)
         for path in removed:
-            self._log.info("removed", key=self._key(path), bytes=self._local[path].size)
+            self._log.info("removed", key=key(path), bytes=self._local[path].size)
 
-    def _key(self, path: str) -> str:
-        """Return the object key of ``path``; what is not UTF-8 in it is escaped."""
-        return (self._settings.prefix + path).encode("utf-8", "backslashreplace").decode()
+    def _log_releases(self, releases: Mapping[str, Release]) -> None:
+        for package, release in sorted(releases.items()):
+            before = self._shown.get(package)
+            if before is None or before.id != release.id:
+                self._log.info(
+                    "release shown",
+                    package=package,
+                    release=release.id,
+                    before=before.id if before else None,
+                    published_by=release.published_by,
+                )
 
 
 def _package(path: str) -> str:
     return path.partition("/")[0]
-
-
-def _ancestors(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:length]) for length in range(1, len(parts))]

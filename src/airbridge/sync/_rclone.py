@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from airbridge.errors import AirbridgeError
-from airbridge.sync._s3 import ca_bundle
+from airbridge.sync.s3 import ca_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airbridge.sync._s3 import Credentials
     from airbridge.sync._settings import Settings
+    from airbridge.sync.s3 import Credentials
 
 __all__ = ["Rclone", "Transfer"]
 

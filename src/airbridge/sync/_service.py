@@ -16,10 +16,11 @@ from airbridge.errors import AirbridgeError, IntegrityError, RefusedError, Setti
 from airbridge.sync._http import serve
 from airbridge.sync._metrics import Metrics
 from airbridge.sync._mirror import Mirror
+from airbridge.sync._on_demand import OnDemand, UnknownTreeError
 from airbridge.sync._rclone import Rclone
-from airbridge.sync._s3 import Bucket
 from airbridge.sync._settings import load_settings
 from airbridge.sync._trees import StoreError, TreeStore
+from airbridge.sync.s3 import Bucket
 from airbridge.sync.store import tree_hashes
 
 if TYPE_CHECKING:
@@ -70,7 +71,16 @@ class Service:
         bucket = Bucket(settings, lambda operation: self.metrics.requests.labels(operation).inc())
         rclone = Rclone(settings)
         self._store.open()
-        self._mirror = Mirror(settings, self._store, bucket, rclone, self._log)
+        self._on_demand = OnDemand(settings, self._store, bucket, self._log)
+        self._mirror = Mirror(
+            settings,
+            self._store,
+            bucket,
+            rclone,
+            self._log,
+            leased=self._on_demand.leased,
+            count_document=lambda result: self.metrics.documents.labels(result).inc(),
+        )
         self._mirror.start()
         self._guard = threading.Lock()
         self._last_success: float | None = None  # monotonic
@@ -88,8 +98,8 @@ class Service:
         return IntegrityError.exit_code if outcome.held else 0
 
     def forever(self) -> None:
-        """Serve health and metrics, and pass after pass; ends by ``SystemExit`` on SIGTERM or SIGINT."""
-        serve(self._settings.health_port, self.health, self.metrics.registry)
+        """Serve requests, and pass after pass; ends by ``SystemExit`` on SIGTERM or SIGINT."""
+        serve(self._settings.health_port, self.health, self.metrics.registry, self._fetch)
         self._log.info(
             "started",
             source=self._settings.source,
@@ -111,6 +121,18 @@ class Service:
                 pause = self._backoff()
                 self._log.info("next try", seconds=round(pause, 1), failures=self._failures)
                 time.sleep(pause)
+
+    def _fetch(self, tree_hash: str) -> int:
+        """Answer one request for a tree; log and count it."""
+        count = self.metrics.requested_trees.labels
+        try:
+            fetched = self._on_demand.fetch(tree_hash)
+        except AirbridgeError as error:
+            count("unknown" if isinstance(error, UnknownTreeError) else "failed").inc()
+            self._log.warning("tree not fetched", tree=tree_hash[:80], reason=error.what, fix=error.fix)
+            raise
+        count("fetched" if fetched else "present").inc()
+        return fetched
 
     def _backoff(self) -> float:
         longest = min(_LONGEST_PAUSE, max(self._settings.dag_sync_interval, self._settings.poll_seconds))
@@ -139,7 +161,7 @@ class Service:
             if outcome.held:
                 package, why = min(outcome.held.items())
                 what = f"{len(outcome.held)} packages keep an earlier release; {package}: {why}"
-                fix, reason = "publish the package again", "held"
+                fix, reason = "publish the package again, or roll it back", "held"
         seconds = time.monotonic() - started
         self.metrics.duration.labels("full" if full else "poll").observe(seconds)
         self.metrics.passes.labels(outcome.result if outcome else "failed").inc()
@@ -177,6 +199,7 @@ class Service:
         metrics.tree.info({"tree": outcome.tree})
         metrics.tree_files.set(outcome.files)
         metrics.held.set(len(outcome.held))
+        metrics.drift.set(outcome.drift)
         metrics.refused.clear()
         for reason, count in outcome.refused.items():
             metrics.refused.labels(reason).set(count)
@@ -208,6 +231,8 @@ class Service:
             "files": outcome.files if outcome else None,
             "refused_keys": sum(outcome.refused.values()) if outcome else 0,
             "held_packages": dict(outcome.held) if outcome else {},
+            "drift_files": outcome.drift if outcome else 0,
+            "tree_document": self._mirror.documents.trouble,
         }
 
 

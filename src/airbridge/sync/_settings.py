@@ -85,10 +85,13 @@ class Settings(BaseSettings):
     """How many trees stay, the current one included, so that a DAG run in flight can finish on its own."""
 
     dag_sync_keep_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 3600
-    """A tree that was current within so many seconds stays too, however many there are."""
+    """A tree that was used within so many seconds stays too, however many there are."""
+
+    dag_sync_publish_trees: bool = False
+    """Write a document of every tree into the bucket, so that others can fetch it (control plane only)."""
 
     health_port: Annotated[int, Field(ge=1, le=65535)] = 8081
-    """Port of ``/healthz`` and ``/metrics``."""
+    """Port of ``/healthz``, ``/metrics`` and ``/trees/<hash>``."""
 
     @property
     def poll_seconds(self) -> float:

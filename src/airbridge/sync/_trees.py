@@ -3,6 +3,9 @@
 Every step leaves a whole tree behind ``current``, whatever kills the process between two system calls:
 a tree is built out of sight, made durable, renamed into ``trees/`` in one step, and only then linked.
 What a dead process left over is in ``.sync/`` and removed at the next start.
+
+Passes and requests for single trees write from different threads: what changes or removes trees holds
+:attr:`TreeStore.guard`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import os
 import shutil
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,9 +26,9 @@ from airbridge.errors import AirbridgeError, RefusedError, SettingsError
 from airbridge.sync.store import CURRENT, TREES, Tree, current_tree, tree, tree_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
-__all__ = ["Entry", "StoreError", "TreeStore", "digests", "seal", "store_error"]
+__all__ = ["Entry", "StoreError", "TreeStore", "digests", "link", "seal", "store_error"]
 
 PRIVATE = ".sync"
 """Directory in the store that is dag-sync's own: lock, index, staging, trees being built or removed."""
@@ -93,8 +97,11 @@ class TreeStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.private = root / PRIVATE
+        self.guard = threading.RLock()
+        """Held while trees come or go, and while one is linked from that must not go."""
         self._trees = root / TREES
         self._lock: int | None = None
+        self._workspaces: set[str] = set()
 
     def open(self) -> None:
         """Make the directories, take the lock, remove what a killed process left.
@@ -138,14 +145,29 @@ class TreeStore:
             self._lock = None
 
     def clear_private(self) -> None:
-        """Remove staging, unfinished and discarded trees; lock and index stay."""
-        for leftover in self.private.iterdir():
-            if leftover.name not in {"lock", "index.json"}:
-                _remove(leftover)
+        """Remove staging, unfinished and discarded trees; lock, index and workspaces in use stay."""
+        with self.guard:
+            for leftover in self.private.iterdir():
+                if leftover.name not in {"lock", "index.json"} | self._workspaces:
+                    _remove(leftover)
+
+    @contextlib.contextmanager
+    def workspace(self, purpose: str) -> Iterator[Path]:
+        """Make a private directory that no :meth:`clear_private` of another thread takes away."""
+        with self.guard:
+            path = self.new_directory(purpose)
+            self._workspaces.add(path.name)
+        try:
+            yield path
+        finally:
+            with self.guard:
+                self._workspaces.discard(path.name)
+                with contextlib.suppress(OSError):  # tried again by clear_private()
+                    _remove(path)
 
     def new_directory(self, purpose: str) -> Path:
         """Make an empty private directory on the store's file system."""
-        path = self.private / f"{purpose}-{os.getpid()}-{time.monotonic_ns()}"
+        path = self.private / f"{purpose}-{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
         path.mkdir()
         return path
 
@@ -159,6 +181,23 @@ class TreeStore:
         return status.f_bavail * status.f_frsize
 
     # Reading what is there
+
+    def newest_first(self) -> list[Path]:
+        """Return the trees of the store: the current one, then those that were current last."""
+        current = self.current()
+        aged: list[tuple[bool, float, Path]] = []
+        for tree_hash in tree_hashes(self.root):
+            path = self._trees / tree_hash
+            aged.append((current is not None and tree_hash == current.hash, path.stat().st_mtime, path))
+        return [path for _, _, path in sorted(aged, reverse=True)]
+
+    def touch(self, tree_hash: str) -> bool:
+        """Note that a tree is used now, for :meth:`collect`; return whether the store has it."""
+        with self.guard:
+            path = tree(self.root, tree_hash)
+            if path is not None:
+                os.utime(path)
+            return path is not None
 
     def scan(self, path: Path) -> dict[str, Entry]:
         """Read the tree at ``path`` whole: relative path to entry; modes that went astray are set right.
@@ -187,6 +226,10 @@ class TreeStore:
         ``sources`` says for each path which file of the same file system has its content. A tree of that
         name that is already there is used if every byte is right, else built anew.
         """
+        with self.guard:
+            return self._build(tree_hash, files, sources)
+
+    def _build(self, tree_hash: str, files: Mapping[str, Entry], sources: Mapping[str, Path]) -> Path:
         existing = tree(self.root, tree_hash)
         if existing is not None:
             if self.scan(existing) == files:
@@ -201,7 +244,7 @@ class TreeStore:
                 while parent and parent not in made:
                     made.add(parent)
                     parent = parent.rpartition("/")[0]
-            _link(sources[path], f"{building}/{path}")
+            link(sources[path], f"{building}/{path}")
         for name in sorted(made, reverse=True):  # a directory before the one it is in
             (building / name).chmod(_DIRECTORY_MODE)
             _sync(building / name)
@@ -227,10 +270,11 @@ class TreeStore:
         if before is not None:
             os.utime(before.path)  # its time says until when it was current: see collect()
         os.utime(target)
-        link = self.private / f"{CURRENT}-{time.monotonic_ns()}"
-        link.symlink_to(f"{TREES}/{tree_hash}")
-        link.replace(self.root / CURRENT)
-        _sync(self.root)
+        with self.guard:
+            link = self.private / f"{CURRENT}-{time.monotonic_ns()}"
+            link.symlink_to(f"{TREES}/{tree_hash}")
+            link.replace(self.root / CURRENT)
+            _sync(self.root)
 
     def mend(
         self, path: Path, files: Mapping[str, Entry], found: Mapping[str, Entry], sources: Mapping[str, Path]
@@ -239,6 +283,12 @@ class TreeStore:
 
         Each file is replaced in one step, also where other trees share the damaged one by hard link.
         """
+        with self.guard:
+            return self._mend(path, files, found, sources)
+
+    def _mend(
+        self, path: Path, files: Mapping[str, Entry], found: Mapping[str, Entry], sources: Mapping[str, Path]
+    ) -> int:
         mended = 0
         for relative in found.keys() - files.keys():
             with _writable(path / relative):
@@ -264,7 +314,7 @@ class TreeStore:
 
     def _put(self, source: Path, target: Path) -> None:
         fresh = self.private / f"put-{time.monotonic_ns()}"
-        _link(source, fresh)
+        link(source, fresh)
         missing = [above for above in target.parents if not above.exists()]
         with _writable(missing[-1] if missing else target):
             for directory in reversed(missing):
@@ -276,13 +326,12 @@ class TreeStore:
                 directory.chmod(_DIRECTORY_MODE)
         _sync(target.parent)
 
-    def collect(self, keep: int, seconds: float) -> list[str]:
-        """Remove old trees and return their hashes.
+    def removable(self, keep: int, seconds: float) -> list[str]:
+        """Return the hashes of the trees that are old: beyond ``keep`` and not used within ``seconds``.
 
-        The current tree stays, so do the ``keep`` newest (it included) and every tree that was current
-        within ``seconds``.
+        The current tree never is. A tree is used when it stops being the current one, and when it is asked
+        for (:meth:`touch`).
         """
-        self.clear_private()
         current = self.current()
         aged: list[tuple[float, str]] = []
         for tree_hash in tree_hashes(self.root):
@@ -290,10 +339,22 @@ class TreeStore:
                 aged.append(((self._trees / tree_hash).stat().st_mtime, tree_hash))
         aged.sort(reverse=True)
         oldest = time.time() - seconds
-        removed = [tree_hash for until, tree_hash in aged[max(0, keep - 1) :] if until < oldest]
-        for tree_hash in removed:
-            self._discard(self._trees / tree_hash)
-        return removed
+        return [tree_hash for until, tree_hash in aged[max(0, keep - 1) :] if until < oldest]
+
+    def collect(
+        self, keep: int, seconds: float, spared: Callable[[], Container[str]] = frozenset
+    ) -> list[str]:
+        """Remove the trees that are old (:meth:`removable`) but those ``spared``; return their hashes.
+
+        ``spared`` is asked with the guard held, so that no tree goes that somebody began to use just now.
+        """
+        with self.guard:
+            self.clear_private()
+            stay = spared()
+            removed = [tree_hash for tree_hash in self.removable(keep, seconds) if tree_hash not in stay]
+            for tree_hash in removed:
+                self._discard(self._trees / tree_hash)
+            return removed
 
     def _discard(self, path: Path) -> None:
         """Take a tree out of sight in one step, then delete it."""
@@ -330,7 +391,7 @@ def _writable(path: Path) -> Iterator[None]:
         directory.chmod(_DIRECTORY_MODE)
 
 
-def _link(source: Path, target: str | Path) -> None:
+def link(source: Path, target: str | Path) -> None:
     """Hard-link, or copy where the file system or the number of links does not allow that."""
     try:
         os.link(source, target)

@@ -30,6 +30,8 @@ class Request:
     method: str
     key: str
     query: dict[str, str]
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
     @property
     def operation(self) -> str:
@@ -43,6 +45,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
+        self.versions: dict[tuple[str, str], Stored] = {}
         self.requests: list[Request] = []
         self.page_size = 1000
         self.fault: Callable[[Request], Answer | None] = lambda _request: None
@@ -59,7 +62,10 @@ class Peer:
                 url = urlsplit(self.path)
                 _, _, key = url.path.lstrip("/").partition("/")
                 query = {name: values[0] for name, values in parse_qs(url.query).items()}
-                request = Request(self.command, unquote(key, errors="surrogateescape"), query)
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                request = Request(
+                    self.command, unquote(key, errors="surrogateescape"), query, dict(self.headers), body
+                )
                 peer.requests.append(request)
                 status, headers, body = peer.fault(request) or peer.answer(request)
                 self.send_response(status)
@@ -72,7 +78,7 @@ class Peer:
                     self.wfile.write(body)
                 peer.after(request)
 
-            do_HEAD = do_GET
+            do_HEAD = do_PUT = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -115,6 +121,7 @@ class Peer:
         stored = Stored(data, etag or hashlib.md5(data).hexdigest(), f"v{self._versions}")
         if modified:
             stored.modified = modified
+        self.versions[key, stored.version] = stored
         self.objects = {**self.objects, key: stored}
         return stored
 
@@ -127,9 +134,24 @@ class Peer:
     def answer(self, request: Request) -> Answer:
         if not request.key:
             return 200, {"Content-Type": "application/xml"}, self.listing(request.query)
-        stored = self.objects.get(request.key)
-        if stored is None:
-            return 404, {}, b"" if request.method == "HEAD" else error("NoSuchKey")
+        version = request.query.get("versionId")
+        if request.method == "PUT":
+            stored = self.put(request.key, request.body)
+            return 200, {"ETag": f'"{stored.etag}"', "x-amz-version-id": stored.version}, b""
+        if request.method == "DELETE":
+            self.delete(request.key)
+            self.versions.pop((request.key, version or ""), None)
+            return 204, {}, b""
+        found = self.versions.get((request.key, version)) if version else self.objects.get(request.key)
+        if found is None:
+            return (
+                404,
+                {},
+                b"" if request.method == "HEAD" else error("NoSuchVersion" if version else "NoSuchKey"),
+            )
+        stored = found
+        if request.headers.get("If-None-Match") == f'"{stored.etag}"':
+            return 304, {"ETag": f'"{stored.etag}"'}, b""
         headers = {
             "ETag": f'"{stored.etag}"',
             "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",

@@ -12,8 +12,8 @@ from sync_peer import read_tree
 
 from airbridge.sync._mirror import Mirror, Outcome
 from airbridge.sync._rclone import Rclone
-from airbridge.sync._s3 import Bucket
 from airbridge.sync._trees import TreeStore
+from airbridge.sync.s3 import Bucket
 from airbridge.sync.store import current_tree
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import pytest
 from sync_peer import Peer, Request, error
 
 from airbridge.errors import AirbridgeError, IntegrityError, RefusedError, UnreachableError
-from airbridge.sync._s3 import Bucket, RemoteObject
 from airbridge.sync._settings import Settings, load_settings
+from airbridge.sync.s3 import Bucket, RemoteObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,11 +224,11 @@ def run_beside(work: Callable[[], None]) -> None:
 
 def test_head_tells_writes_of_one_object_apart(peer: Peer, settings: Settings) -> None:
     bucket = Bucket(settings)
-    assert bucket.head("etl/dags/a.py") is None
+    assert bucket.head("dev/etl/dags/a.py") is None
     peer.put("dev/etl/dags/a.py", "abc")
-    first = bucket.head("etl/dags/a.py")
+    first = bucket.head("dev/etl/dags/a.py")
     peer.put("dev/etl/dags/a.py", "abc")
-    second = bucket.head("etl/dags/a.py")
+    second = bucket.head("dev/etl/dags/a.py")
     assert first is not None
     assert second is not None
     assert first.etag == second.etag

@@ -547,7 +547,7 @@ NAMES = st.sampled_from(
 )
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), NAMES, st.sampled_from(["x", "y", "zz"])),
+        st.tuples(st.just("put"), NAMES, st.sampled_from(["{}", '{"a":1}', '{"b":2}'])),
         st.tuples(st.just("delete"), NAMES, st.just("")),
         st.tuples(st.sampled_from(["poll", "full", "restart", "fail", "tamper"]), st.just(""), st.just("")),
     ),
