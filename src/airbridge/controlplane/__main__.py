@@ -15,6 +15,7 @@ from airbridge.errors import AirbridgeError
 __all__ = ["main"]
 
 _SECRETS_ROOT = Path("/secrets")
+_CHECKED = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("secrets", help="make the secrets that are missing")
     commands.add_parser("init", help="migrate the database, make the admin user and the buckets")
     commands.add_parser("migrate", help="run 'airflow db migrate' if it has not run")
+    commands.add_parser("collect", help="tell every dag-sync which trees DAG runs need; runs on")
     health = commands.add_parser("health", help="exit 0 when the service on this host does its job")
-    health.add_argument("service", choices=["api-server", "scheduler", "dag-processor", "triggerer"])
+    health.add_argument("service", choices=[*_CHECKED, "collector"])
     show = commands.add_parser("show", help="print one secret and nothing else")
     show.add_argument("name")
     options = parser.parse_args(arguments)
@@ -51,6 +53,14 @@ def _run(options: argparse.Namespace) -> None:
         from airbridge.controlplane._database import migrate
 
         migrate()
+    elif options.command == "collect":
+        from airbridge.controlplane._collector import collect
+
+        collect()
+    elif options.command == "health" and options.service == "collector":
+        from airbridge.controlplane._rounds import check_collector
+
+        print(check_collector())
     elif options.command == "health":
         from airbridge.controlplane._health import check_api_server, check_heartbeat
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -16,12 +16,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from airbridge.errors import SettingsError
 
-__all__ = ["check_settings"]
+__all__ = ["CollectorSettings", "check_settings", "load_collector_settings"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # As strict as the gateway, which matches request paths with it.
 _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -43,6 +44,10 @@ def _endpoint(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
         raise ValueError("must be empty (AWS) or an address such as http://localstack:4566")
     return value
+
+
+def _without_slash(value: str) -> str:
+    return value.rstrip("/")
 
 
 def _connection(value: str) -> str:
@@ -79,6 +84,31 @@ class _Settings(BaseSettings):
     idle_sleep: float = Field(0, ge=0, validation_alias="AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME")
 
 
+class CollectorSettings(BaseSettings):
+    """The environment of the service ``collector``."""
+
+    model_config = _Settings.model_config
+
+    dag_bucket: Annotated[str, _pattern(_BUCKET)]
+    environment: Annotated[str, _pattern(_ENVIRONMENT)] = "dev"
+    s3_endpoint_url: Annotated[str, AfterValidator(_endpoint), AfterValidator(_without_slash)] = ""
+    aws_default_region: Annotated[str, _pattern(_REGION)] = "us-east-1"
+    airbridge_collect_interval: float = Field(10, ge=1, le=600)
+    """Seconds between rounds."""
+    airbridge_keep_tree_documents_days: int = Field(30, ge=1, le=3650)
+    """Days that the document of a tree stays after it was written, however little anyone needs it."""
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix of the environment."""
+        return f"{self.environment}/"
+
+    @property
+    def source(self) -> str:
+        """The same, for people."""
+        return f"s3://{self.dag_bucket}/{self.prefix}"
+
+
 # What compose.yaml makes of these under Airflow's names, by the name in .env.
 _OPERATORS_NAMES = {
     "AIRFLOW_CONN_AIRBRIDGE_S3": "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY",
@@ -97,8 +127,21 @@ def check_settings() -> None:
     Raises:
         SettingsError: one or more settings are malformed; each is named, no secret is repeated.
     """
+    _load(_Settings)
+
+
+def load_collector_settings() -> CollectorSettings:
+    """Read the settings of the collector.
+
+    Raises:
+        SettingsError: one or more settings are malformed; each is named.
+    """
+    return _load(CollectorSettings)
+
+
+def _load(kind: type[_Kind]) -> _Kind:
     try:
-        _Settings()  # type: ignore[call-arg]  # the environment gives them
+        return kind()
     except ValidationError as error:
         problems = [_problem(record) for record in error.errors(include_url=False)]
         raise SettingsError(

@@ -21,6 +21,7 @@ import airbridge
 from airbridge.edge._log_files import sweep
 from airbridge.edge._presence import Presence
 from airbridge.edge._warm import warm_up
+from airbridge.sync.store import current_tree
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,6 +31,7 @@ __all__ = ["BYTES_PER_MIB", "report"]
 BYTES_PER_MIB = 1024 * 1024
 
 _LOGS: Final = "/opt/airflow/logs"  # [logging] base_log_folder in edge-worker/airflow.cfg
+_STORE: Final = "/store"  # DAG_STORE, where nothing says otherwise
 _SWEEP_EVERY: Final = 60  # calls; ten minutes at the usual heartbeat
 
 
@@ -58,12 +60,19 @@ def _observe() -> dict[str, str | int | float | datetime]:
     free = shutil.disk_usage(state_dir).free // BYTES_PER_MIB
     info: dict[str, str | int | float | datetime] = {
         "airbridge_version": airbridge.__version__,
+        "dag_tree": _dag_tree(),
         "disk_free_mb": free,
     }
     if free < minimum:
         info["status"] = logging.ERROR
         info["status_text"] = f"disk is full: {free} MiB free, {minimum} MiB wanted (EDGE_MIN_FREE_DISK_MB)"
     return info
+
+
+def _dag_tree() -> str:
+    """Return the tree that this host shows, so that a publisher can wait until every host does."""
+    current = current_tree(Path(os.environ.get("DAG_STORE", _STORE)))
+    return current.hash if current else "none"
 
 
 async def report() -> dict[str, str | int | float | datetime]:

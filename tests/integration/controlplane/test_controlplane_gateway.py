@@ -269,6 +269,10 @@ S3_ALLOWED = [
     ("GET", "/airbridge-dags/?prefix=dev/etl/"),
     ("GET", "/airbridge-dags?versions&prefix=dev%2Fetl%2F&x-id=ListObjectVersions"),
     ("GET", "/airbridge-dags?list-type=2&prefix=dev%2F&continuation-token=a%2Bb%3D%3D"),
+    ("GET", f"/airbridge-dags/dev/etl/dags/etl.py?versionId={'v' * 32}"),
+    ("GET", f"/airbridge-dags/.airbridge/dev/trees/{'ab' * 32}.json.gz"),
+    ("HEAD", f"/airbridge-dags/.airbridge/dev/trees/{'ab' * 32}.json.gz"),
+    ("GET", "/airbridge-dags/.airbridge/dev/references.json"),
     ("HEAD", "/airbridge-dags"),
     ("HEAD", "/airbridge-logs/"),
     ("GET", LOG_KEY),
@@ -357,6 +361,18 @@ S3_DENIED = [
         GET /airbridge-dags/dev
         GET /airbridge-dags/dev/
         GET /airbridge-dags/x/dev/etl.py
+        PUT /airbridge-dags/.airbridge/dev/references.json
+        POST /airbridge-dags/.airbridge/dev/references.json
+        DELETE /airbridge-dags/.airbridge/dev/references.json
+        DELETE /airbridge-dags/.airbridge/dev/trees/x.json.gz?versionId=abc
+        GET /airbridge-dags/.airbridge/prod/references.json
+        GET /airbridge-dags/.airbridge/devx/references.json
+        GET /airbridge-dags/.airbridge/dev
+        GET /airbridge-dags/.airbridge/dev/
+        GET /airbridge-dags/xairbridge/dev/references.json
+        GET /airbridge-dags/x.airbridge/dev/references.json
+        GET /airbridge-logs/.airbridge/dev/references.json
+        GET /airbridge-dags?prefix=.airbridge/dev/
         GET /airbridge-logs/dev/other/x
         PUT /airbridge-logs/dev/x
         PUT /airbridge-logs/dev/task-logs/
