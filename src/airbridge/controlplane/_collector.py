@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from airbridge.controlplane._database import connect
 from airbridge.controlplane._needed_trees import needed_trees
 from airbridge.controlplane._rounds import note_round
-from airbridge.controlplane._rounds import note_round
 from airbridge.controlplane._settings import load_collector_settings
 from airbridge.errors import AirbridgeError
 from airbridge.sync.s3 import Bucket
