@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import threading
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ class Peer:
             return 304, {"ETag": f'"{stored.etag}"'}, b""
         headers = {
             "ETag": f'"{stored.etag}"',
-            "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+            "Last-Modified": email.utils.formatdate(usegmt=True),
             "x-amz-version-id": stored.version,
             "Content-Length": str(len(stored.body)),
             **stored.headers,

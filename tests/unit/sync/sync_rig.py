@@ -11,6 +11,7 @@ import structlog
 from sync_peer import read_tree
 
 from airbridge.sync._mirror import Mirror, Outcome
+from airbridge.sync._on_demand import OnDemand
 from airbridge.sync._rclone import Rclone
 from airbridge.sync._trees import TreeStore
 from airbridge.sync.s3 import Bucket
@@ -31,6 +32,7 @@ class Rig:
     store: TreeStore
     mirror: Mirror
     output: io.StringIO
+    demand: OnDemand
 
     def run(self, *, full: bool = False) -> Outcome:
         return self.mirror.run(full=full)
@@ -56,6 +58,7 @@ def make_rig(peer: Peer, settings: Settings) -> Rig:
     )
     store = TreeStore(settings.dag_store)
     store.open()
-    mirror = Mirror(settings, store, Bucket(settings), Rclone(settings), log)
+    demand = OnDemand(settings, store, Bucket(settings), log)
+    mirror = Mirror(settings, store, Bucket(settings), Rclone(settings), log, leased=demand.leased)
     mirror.start()
-    return Rig(peer, settings, store, mirror, output)
+    return Rig(peer, settings, store, mirror, output, demand)
