@@ -36,6 +36,8 @@ def _pattern(pattern: re.Pattern[str]) -> AfterValidator:
 
 
 def _endpoint(value: str) -> str:
+    if not value:
+        return value
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018 - raises on a port that is none

@@ -58,7 +58,7 @@ def serve(
         def do_POST(self) -> None:  # noqa: N802, RUF100  (the base class's name)
             path = self.path.partition("?")[0]
             if not path.startswith(_TREES):
-                self._answer(404, "text/plain", b"here is POST /trees/<hash>\n")
+                self._answer_json(404, {"reason": "here is POST /trees/<hash>", "fix": ""})
                 return
             tree_hash = path.removeprefix(_TREES)
             try:

@@ -140,7 +140,9 @@ class Peer:
             stored = self.put(request.key, request.body)
             return 200, {"ETag": f'"{stored.etag}"', "x-amz-version-id": stored.version}, b""
         if request.method == "DELETE":
-            self.delete(request.key)
+            current = self.objects.get(request.key)
+            if version is None or (current and current.version == version):
+                self.delete(request.key)
             self.versions.pop((request.key, version or ""), None)
             return 204, {}, b""
         found = self.versions.get((request.key, version)) if version else self.objects.get(request.key)

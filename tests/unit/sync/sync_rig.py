@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +17,7 @@ from airbridge.sync._rclone import Rclone
 from airbridge.sync._trees import TreeStore
 from airbridge.sync.s3 import Bucket
 from airbridge.sync.store import current_tree
+from airbridge.tree_document import References
 
 if TYPE_CHECKING:
     from sync_peer import Peer
@@ -47,6 +49,12 @@ class Rig:
 
     def gets(self) -> list[str]:
         return [request.key for request in self.peer.requests if request.operation == "get"]
+
+
+def references(*trees: str, age_s: float = 0) -> bytes:
+    """What the control plane's collector wrote ``age_s`` seconds ago: these trees are needed."""
+    written_at = datetime.now(UTC) - timedelta(seconds=age_s)
+    return References(frozenset(trees), written_at.isoformat(timespec="seconds")).to_bytes()
 
 
 def make_rig(peer: Peer, settings: Settings) -> Rig:

@@ -6,19 +6,18 @@ import dataclasses
 import hashlib
 import os
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from sync_peer import Answer, Peer, Request, error, read_tree
-from sync_rig import Rig, make_rig
+from sync_rig import Rig, make_rig, references
 from tests.release_writer import ReleaseWriter
 
 from airbridge.errors import AirbridgeError, IntegrityError, UnreachableError
 from airbridge.sync._on_demand import UnknownTreeError
 from airbridge.sync._trees import StoreError
 from airbridge.sync.store import current_tree, name_tree, tree_hashes
-from airbridge.tree_document import References, TreeDocument, TreeFile, document_key, read_document
+from airbridge.tree_document import TreeDocument, TreeFile, document_key, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -360,7 +359,3 @@ def test_passes_that_flip_and_collect_meanwhile_take_nothing_from_a_fetch(
     thread.join()
     assert wrong == []
     rig.store.close()
-
-
-def references(*trees: str) -> bytes:
-    return References(frozenset(trees), datetime.now(UTC).isoformat()).to_bytes()

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sync_peer import Answer, Peer, Request, error, read_tree
+from tests.release_writer import ReleaseWriter
+
+from airbridge.tree_document import document_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +62,15 @@ class DagSync:
             return refusal.code, refusal.read().decode()
         except OSError:
             return 0, ""
+
+    def post(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return status and document of the answer to a POST."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=b"", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.loads(refusal.read())
 
     def health(self) -> dict[str, Any]:
         return json.loads(self.ask("/healthz")[1] or "{}")
@@ -229,20 +241,37 @@ def test_every_log_line_is_json_and_every_operation_has_one(
     assert all({"timestamp", "level", "event", "service"} <= line.keys() for line in sync.log())
 
 
-@pytest.mark.parametrize("moment", ["idle", "listing hangs", "rclone runs"])
+def publish(peer: Peer, content: str) -> None:
+    """Write a release of one file, whose object is something else by the time anyone asks for it."""
+
+    def put(key: str, body: bytes) -> tuple[str, str]:
+        stored = peer.put(key, body)
+        return stored.etag, stored.version
+
+    ReleaseWriter(put).publish("released", {"dags/r.py": content})
+    peer.put("dev/released/dags/r.py", "by hand")
+
+
+@pytest.mark.parametrize("moment", ["idle", "listing hangs", "rclone runs", "a version is read"])
 def test_sigterm_ends_it_within_a_second_whatever_it_does(
     peer: Peer, start: Callable[..., DagSync], moment: str
 ) -> None:
     release = threading.Event()
     peer.put("dev/etl/dags/a.py", "a")
-    if moment != "idle":
-        waits_at = "list" if moment == "listing hangs" else "get"
+    waits_at = "list" if moment == "listing hangs" else "get"
+    if moment == "a version is read":
+        publish(peer, "r")
+        peer.delete("dev/etl/dags/a.py")
+        peer.fault = lambda request: release.wait(PATIENCE) and None if "versionId" in request.query else None
+    elif moment != "idle":
         peer.fault = lambda request: (
             release.wait(PATIENCE) and None if request.operation == waits_at else None
         )
     sync = start()
     if moment == "idle":
         eventually(lambda: sync.ask("/healthz")[0] == 200)
+    elif moment == "a version is read":
+        eventually(lambda: any("versionId" in request.query for request in peer.requests))
     else:
         eventually(lambda: peer.count(waits_at))
     assert sync.stop() < 1.0
@@ -338,3 +367,80 @@ def test_the_probe_imports_next_to_nothing() -> None:
     assert not {"botocore", "pydantic", "structlog", "prometheus_client", "http.client", "asyncio"} & set(
         modules
     )
+
+
+def test_a_held_release_and_drift_are_in_health_and_metrics(
+    peer: Peer, start: Callable[..., DagSync]
+) -> None:
+    publish(peer, "r")
+    peer.put("dev/released/dags/stray.py", "stray")
+    peer.put("dev/etl/dags/a.py", "a")
+    sync = start()
+    eventually(lambda: sync.ask("/healthz")[0] == 200)
+    assert sync.health()["drift_files"] == 1
+    eventually(lambda: sync.metric("drift_files") == 1)
+    peer.put("dev/released/metadata.json", "no manifest at all")
+    eventually(lambda: sync.metric("held_packages") == 1)
+    health = sync.health()
+    assert "released" in health["held_packages"]
+    assert "released/metadata.json is no manifest" in health["reason"]
+    assert sync.metric('failures_total{reason="held"}') >= 1
+    assert sync.log("package held")
+    eventually(lambda: sync.ask("/healthz")[0] == 503)  # nobody looked at it for three intervals
+    publish(peer, "again")
+    eventually(lambda: sync.ask("/healthz")[0] == 200)
+    assert sync.health()["held_packages"] == {}
+
+
+def test_a_tree_is_made_on_demand_over_http(
+    peer: Peer, start: Callable[..., DagSync], environment: dict[str, str], tmp_path: Path
+) -> None:
+    publish(peer, "old")
+    control = start(DAG_SYNC_PUBLISH_TREES="true")
+    eventually(lambda: control.ask("/healthz")[0] == 200)
+    old = control.health()["tree"]
+    peer.put("dev/etl/dags/a.py", "new")
+    eventually(lambda: control.health()["tree"] != old)
+    (tmp_path / "edge").mkdir()
+    edge = start(DAG_STORE=str(tmp_path / "edge"))
+    eventually(lambda: edge.ask("/healthz")[0] == 200)
+    assert edge.health()["tree"] == control.health()["tree"]
+    assert edge.post(f"/trees/{old}") == (200, {"tree": old, "fetched": 0})  # linked, all of it
+    assert read_tree(tmp_path / "edge" / "trees" / old)["released/dags/r.py"] == b"old"
+    assert edge.post(f"/trees/{old}") == (200, {"tree": old, "fetched": 0})
+    status, answer = edge.post(f"/trees/{'0' * 64}")
+    assert status == 404
+    assert "no document of it" in answer["reason"]
+    assert edge.post("/elsewhere/x")[0] == 404
+    assert control.metric('tree_documents_total{result="written"}') == 2
+    assert edge.metric('tree_requests_total{result="present"}') == 2
+    assert edge.metric('tree_requests_total{result="unknown"}') == 1
+
+
+def test_s3_trouble_is_an_answer_that_is_worth_another_try(peer: Peer, start: Callable[..., DagSync]) -> None:
+    peer.put("dev/etl/dags/a.py", "a")
+    sync = start()
+    eventually(lambda: sync.ask("/healthz")[0] == 200)
+    name = "0" * 64
+    peer.put(document_key("dev", name), "damaged")
+    status, answer = sync.post(f"/trees/{name}")
+    assert (status, "cannot be read" in answer["reason"]) == (503, True)
+    peer.stop()
+    status, answer = sync.post(f"/trees/{name}")
+    assert (status, "cannot be reached" in answer["reason"]) == (503, True)
+    assert sync.metric('tree_requests_total{result="failed"}') == 2
+    peer.start()
+
+
+def test_a_document_that_cannot_be_written_is_in_health_and_metrics(
+    peer: Peer, start: Callable[..., DagSync]
+) -> None:
+    peer.put("dev/etl/dags/a.py", "a")
+    peer.fault = lambda request: (403, {}, error("AccessDenied")) if request.operation == "put" else None
+    sync = start(DAG_SYNC_PUBLISH_TREES="true")
+    eventually(lambda: sync.ask("/healthz")[0] == 200)
+    assert "AccessDenied" in sync.health()["tree_document"]
+    assert sync.metric('tree_documents_total{result="failed"}') >= 1
+    peer.fault = lambda _request: None
+    eventually(lambda: sync.metric('tree_documents_total{result="written"}') == 1)
+    eventually(lambda: sync.health()["tree_document"] == "")
