@@ -21,6 +21,7 @@ os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # its image comes
 import boto3
 import docker
 from botocore.config import Config
+from tests.release_writer import ReleaseWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,19 @@ class DagBucket:
 
     def put(self, path: str, body: str | bytes) -> None:
         data = body.encode() if isinstance(body, str) else body
-        self.client.put_object(Bucket=self.name, Key=f"dev/{path}", Body=data)
+        self.write(f"dev/{path}", data)
+
+    def write(self, key: str, body: bytes, **conditions: str) -> tuple[str, str]:
+        """Write an object and return its ETag and version; ``IfMatch`` and ``IfNoneMatch`` are conditions."""
+        answer = self.client.put_object(Bucket=self.name, Key=key, Body=body, **conditions)
+        return str(answer["ETag"]).strip('"'), str(answer["VersionId"])
+
+    def read(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def writer(self) -> ReleaseWriter:
+        """Return one who writes releases into this bucket."""
+        return ReleaseWriter(self.write)
 
     def delete(self, path: str) -> None:
         self.client.delete_object(Bucket=self.name, Key=f"dev/{path}")
@@ -122,6 +135,25 @@ class DagSync:
                 return bool(answer.status == 200)
         except OSError:  # HTTPError is one
             return False
+
+    def health(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=3) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as refusal:
+            return dict(json.load(refusal))
+
+    def post(self, path: str) -> tuple[int, dict[str, Any]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=b"", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.load(refusal)
+
+    def tree(self) -> str:
+        """Return the name of the current tree."""
+        return (self.store / "current").resolve().name
 
     def log(self, event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sync_peer import read_tree
+from tests.unit.sync.sync_peer import read_tree
 
 from airbridge.sync._mirror import Mirror, Outcome
 from airbridge.sync._on_demand import OnDemand
@@ -20,7 +20,9 @@ from airbridge.sync.store import current_tree
 from airbridge.tree_document import References
 
 if TYPE_CHECKING:
-    from sync_peer import Peer
+    from collections.abc import Callable
+
+    from tests.unit.sync.sync_peer import Peer
 
     from airbridge.sync._settings import Settings
 
@@ -57,7 +59,10 @@ def references(*trees: str, age_s: float = 0) -> bytes:
     return References(frozenset(trees), written_at.isoformat(timespec="seconds")).to_bytes()
 
 
-def make_rig(peer: Peer, settings: Settings) -> Rig:
+def make_rig(
+    peer: Peer | None, settings: Settings, on_request: Callable[[str], None] = lambda _operation: None
+) -> Rig:
+    """Return a mirror that has begun; ``peer`` is the S3 server, when it is the one of the unit tests."""
     output = io.StringIO()
     log = structlog.wrap_logger(
         structlog.PrintLogger(output),
@@ -67,6 +72,8 @@ def make_rig(peer: Peer, settings: Settings) -> Rig:
     store = TreeStore(settings.dag_store)
     store.open()
     demand = OnDemand(settings, store, Bucket(settings), log)
-    mirror = Mirror(settings, store, Bucket(settings), Rclone(settings), log, leased=demand.leased)
+    mirror = Mirror(
+        settings, store, Bucket(settings, on_request), Rclone(settings), log, leased=demand.leased
+    )
     mirror.start()
     return Rig(peer, settings, store, mirror, output, demand)
