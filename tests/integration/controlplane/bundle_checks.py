@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,95 @@ def check_bundle_falls_back_to_the_current_tree_with_a_warning(store: Path) -> N
     assert warning["log_level"] == "warning"
     assert (warning["wanted"], warning["using"]) == (gone, current)
     assert "DAG_SYNC_KEEP_TREES" in warning["fix"]
+
+
+class _DagSync:
+    """A dag-sync that makes a tree when it is asked often enough; remembers what it was asked for."""
+
+    def __init__(self, store: Path, *contents: str, refusals: int = 0, status: int = 503) -> None:
+        self.asked: list[str] = []
+        dag_sync = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                dag_sync.asked.append(self.path)
+                refused = len(dag_sync.asked) <= refusals
+                if not refused:
+                    for content in contents:
+                        _tree(store, content)
+                body = b'{"reason": "said the check"}' if refused else b'{"fetched": 1}'
+                self.send_response(status if refused else 200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+
+def check_bundle_asks_dag_sync_for_a_version_that_the_store_lacks(store: Path) -> None:
+    _flip(store, _tree(store, "current"))
+    wanted = hashlib.sha256(b"missing").hexdigest()
+    dag_sync = _DagSync(store, "missing")
+    bundle = _bundle(store, version=wanted, dag_sync_url=dag_sync.url)
+    began = time.monotonic()
+    with capture_logs() as logs:
+        bundle.initialize()
+    assert time.monotonic() - began < 5, "it waited for its patience although the tree was there"
+    assert bundle.get_current_version() == wanted
+    assert _contents(bundle.path) == {"missing"}
+    assert dag_sync.asked == [f"/trees/{wanted}"]
+    assert logs == []
+
+
+def check_bundle_asks_nobody_for_a_version_that_the_store_has(store: Path) -> None:
+    here = _tree(store, "here")
+    dag_sync = _DagSync(store)
+    bundle = _bundle(store, version=here, dag_sync_url=dag_sync.url)
+    bundle.initialize()
+    assert (bundle.get_current_version(), dag_sync.asked) == (here, [])
+
+
+def check_bundle_asks_again_until_dag_sync_can_make_the_tree(store: Path) -> None:
+    for status in (404, 503):
+        folder = store / str(status)
+        _flip(folder, _tree(folder, "current"))
+        wanted = hashlib.sha256(b"missing").hexdigest()
+        dag_sync = _DagSync(folder, "missing", refusals=2, status=status)
+        os.environ["DAG_SYNC_URL"] = dag_sync.url
+        try:
+            bundle = _bundle(folder, version=wanted)
+            bundle.initialize()
+        finally:
+            del os.environ["DAG_SYNC_URL"]
+        assert bundle.get_current_version() == wanted
+        assert len(dag_sync.asked) == 3
+
+
+def check_bundle_takes_the_current_tree_when_dag_sync_cannot_help(store: Path) -> None:
+    current = _tree(store, "current")
+    _flip(store, current)
+    gone = hashlib.sha256(b"gone").hexdigest()
+    refusing = _DagSync(store, refusals=100)
+    lying = _DagSync(store)  # says that it made the tree, and did not
+    for dag_sync, said in ((refusing, "said the check"), (lying, lying.url)):
+        bundle = _bundle(store, version=gone, patience_s=2, dag_sync_url=dag_sync.url)
+        with capture_logs() as logs:
+            bundle.initialize()
+        assert bundle.get_current_version() == current
+        assert said in logs[-1]["dag_sync"]
+        assert 1 < len(dag_sync.asked) < 6, "pauses between requests grow"
+
+
+def check_bundle_asks_for_nothing_that_is_no_tree(store: Path) -> None:
+    _flip(store, _tree(store, "current"))
+    dag_sync = _DagSync(store)
+    for version in ("../../etc", "current", "x" * 64):
+        _bundle(store, version=version, patience_s=0.3, dag_sync_url=dag_sync.url).initialize()
+    assert dag_sync.asked == []
 
 
 def check_bundle_version_cannot_lead_out_of_the_store(store: Path) -> None:

@@ -23,6 +23,7 @@ class Stored:
     etag: str
     version: str
     modified: str = "2026-01-01T00:00:00.000Z"
+    written: str = field(default_factory=lambda: email.utils.formatdate(usegmt=True))
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -157,7 +158,7 @@ class Peer:
             return 304, {"ETag": f'"{stored.etag}"'}, b""
         headers = {
             "ETag": f'"{stored.etag}"',
-            "Last-Modified": email.utils.formatdate(usegmt=True),
+            "Last-Modified": stored.written,
             "x-amz-version-id": stored.version,
             "Content-Length": str(len(stored.body)),
             **stored.headers,
