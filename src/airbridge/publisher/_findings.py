@@ -102,6 +102,12 @@ RULES: Final[dict[str, Rule]] = {
         ),
         Rule("ABP207", "a DAG id that Airflow refuses", "use letters, digits, _, - and ., at most 250"),
         Rule("ABP208", "no DAG in the release", "check that this is the right folder", Severity.WARNING),
+        Rule(
+            "ABP209",
+            "a DAG that Airflow does not see",
+            "keep the DAG in a name of the module (with, =), and call a function under @dag",
+            Severity.WARNING,
+        ),
         Rule("ABP301", "a relative import", "import inside the task", waivable=True),
         Rule("ABP302", "package code imported by the parser", "import inside the task", waivable=True),
         Rule("ABP303", "a module beside the file", "import inside the task", waivable=True),

@@ -284,15 +284,28 @@ class _Walk:
     # --- DAG ids -------------------------------------------------------------------------------
 
     def _find_dags(self) -> None:
-        for node in ast.walk(self._tree):
+        nodes = list(ast.walk(self._tree))
+        called = {
+            node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        # Airflow takes what is bound in the module, or was entered with "with".
+        lost = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
             if isinstance(node, ast.Call) and self._full_name(node.func) in _DAG_CLASSES:
-                self._note_dag(node, node.lineno, default=None)
+                if id(node) in lost:
+                    self._add("ABP209", "this DAG is made and not kept", node.lineno)
+                else:
+                    self._note_dag(node, node.lineno, default=None)
             elif isinstance(node, _Function):
                 for decorator in node.decorator_list:
-                    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-                    if self._full_name(called) in _DAG_DECORATORS:
-                        call = decorator if isinstance(decorator, ast.Call) else None
-                        self._note_dag(call, decorator.lineno, default=node.name)
+                    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+                    if self._full_name(target) not in _DAG_DECORATORS:
+                        continue
+                    if node.name not in called:
+                        self._add("ABP209", f"{node.name}() makes a DAG and is never called", node.lineno)
+                        continue
+                    call = decorator if isinstance(decorator, ast.Call) else None
+                    self._note_dag(call, decorator.lineno, default=node.name)
 
     def _note_dag(self, call: ast.Call | None, line: int, *, default: str | None) -> None:
         given: ast.expr | None = None

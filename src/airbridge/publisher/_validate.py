@@ -64,7 +64,7 @@ def validate(
         real = import_release(snapshot, package, image=checks.image, mode=checks.import_check, others=others)
         imported = real.complete
         if real.complete:
-            dags = dags | set(real.dags)
+            dags = set(real.dags)
             # Now it is known what reading could not tell.
             decided = {"ABP206"} | ({"ABP208"} if dags else set())
             findings = [found for found in findings if found.code not in decided]

@@ -131,7 +131,7 @@ class Bucket:
 
 
 def dag_file(package: str, name: str, *, note: str = "") -> str:
-    return f'"""{note}"""\n\nfrom airflow.sdk import DAG\n\nDAG("{package}_{name}")\n'
+    return f'"""{note}"""\n\nfrom airflow.sdk import DAG\n\ndag = DAG("{package}_{name}")\n'
 
 
 @dataclass

@@ -39,19 +39,19 @@ def dag_ids(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     [
-        'DAG("sales_daily")',
-        'DAG(dag_id="sales_daily", schedule=None)',
+        'd = DAG("sales_daily")',
+        'd = DAG(dag_id="sales_daily", schedule=None)',
         'with DAG("sales_daily") as d: pass',
         '@dag("sales_daily")\ndef f(): pass\nf()',
         '@dag(dag_id="sales_daily")\ndef f(): pass\nf()',
         "@dag\ndef sales_daily(): pass\nsales_daily()",
         "@dag(schedule=None)\ndef sales_daily(): pass\nsales_daily()",
-        'PACKAGE = "sales"\nDAG(f"{PACKAGE}_daily")',
-        'NAME: str = "sales_" + "daily"\nDAG(dag_id=NAME)',
-        'import airflow\nairflow.DAG("sales_daily")',
-        'from airflow import models as m\nm.DAG("sales_daily")',
-        'from airflow.models.dag import DAG as D\nD("sales_daily")',
-        'from airflow.decorators import dag as d\n@d("sales_daily")\ndef f(): pass',
+        'PACKAGE = "sales"\nd = DAG(f"{PACKAGE}_daily")',
+        'NAME: str = "sales_" + "daily"\nd = DAG(dag_id=NAME)',
+        'import airflow\nd = airflow.DAG("sales_daily")',
+        'from airflow import models as m\nd = m.DAG("sales_daily")',
+        'from airflow.models.dag import DAG as D\nd = D("sales_daily")',
+        'from airflow.decorators import dag as d\n@d("sales_daily")\ndef f(): pass\nf()',
         'def make():\n    return DAG("sales_daily")\nmake()',
     ],
 )
@@ -63,12 +63,12 @@ def test_dag_id_that_is_written_down_is_read(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'import os\nDAG(os.environ["X"])',
-        'for n in ("a", "b"):\n    DAG(f"sales_{n}")',
-        'NAME = "sales_a"\nNAME = "sales_b"\nDAG(NAME)',
+        'import os\nd = DAG(os.environ["X"])',
+        'for n in ("a", "b"):\n    globals()[n] = DAG(f"sales_{n}")',
+        'NAME = "sales_a"\nNAME = "sales_b"\nd = DAG(NAME)',
         "def make(name):\n    return DAG(name)",
-        'options = {"dag_id": "sales_x"}\nDAG(**options)',
-        'DAG(f"sales_{1:03d}")',
+        'options = {"dag_id": "sales_x"}\nd = DAG(**options)',
+        'd = DAG(f"sales_{1:03d}")',
     ],
 )
 def test_dag_id_that_only_running_tells_is_abp206(text: str) -> None:
@@ -77,7 +77,9 @@ def test_dag_id_that_only_running_tells_is_abp206(text: str) -> None:
     assert result.dynamic
 
 
-@pytest.mark.parametrize("text", ['class DAG: pass\nDAG("x")', "x = \"DAG('sales_a')\"", '# DAG("sales_a")'])
+@pytest.mark.parametrize(
+    "text", ['class DAG: pass\nDAG("x")', "x = \"d = DAG('sales_a')\"", '# DAG("sales_a")']
+)
 def test_what_only_looks_like_a_dag_is_none(text: str) -> None:
     assert read_source(local(text)).dags == []
 
@@ -86,12 +88,12 @@ def test_what_only_looks_like_a_dag_is_none(text: str) -> None:
     "dag_id", ["daily", "sales", "sales_", "Sales_daily", "other_sales_daily", "salesdaily"]
 )
 def test_dag_id_outside_of_the_convention_is_abp203(dag_id: str) -> None:
-    assert found(f"{IMPORTS}\nDAG({dag_id!r})") == [("ABP203", 3)]
+    assert found(f"{IMPORTS}\nd = DAG({dag_id!r})") == [("ABP203", 3)]
 
 
 def test_dag_id_twice_is_abp204_at_the_second_place() -> None:
-    assert found(f'{IMPORTS}DAG("sales_a")\nDAG("sales_a")') == [("ABP204", 3)]
-    files = tuple(local(f'{IMPORTS}DAG("sales_a")', f"dags/sales_{n}.py") for n in "ab")
+    assert found(f'{IMPORTS}d = DAG("sales_a")\nd = DAG("sales_a")') == [("ABP204", 3)]
+    files = tuple(local(f'{IMPORTS}d = DAG("sales_a")', f"dags/sales_{n}.py") for n in "ab")
     result = judge(Snapshot(files, ()), "sales")
     assert [(item.code, item.file) for item in result.findings] == [("ABP204", "sales_b.py")]
     assert "sales_a.py:2" in result.findings[0].message
@@ -99,7 +101,21 @@ def test_dag_id_twice_is_abp204_at_the_second_place() -> None:
 
 @pytest.mark.parametrize("dag_id", ["sales_a b", "sales_ü", "sales_" + "x" * 250, "sales_a/b", "sales_\n"])
 def test_dag_id_that_airflow_refuses_is_abp207(dag_id: str) -> None:
-    assert [code for code, _ in found(f"{IMPORTS}DAG({dag_id!r})")] == ["ABP207"]
+    assert [code for code, _ in found(f"{IMPORTS}d = DAG({dag_id!r})")] == ["ABP207"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'DAG("sales_x")',
+        "def f():\n    DAG('sales_x')\nf()",
+        "@dag\ndef sales_x(): pass",
+        "@dag()\ndef sales_x(): pass",
+    ],
+)
+def test_dag_that_airflow_does_not_see_is_abp209(text: str) -> None:
+    assert [code for code, _ in found(IMPORTS + text)] == ["ABP209"]
+    assert dag_ids(text) == []
 
 
 # --- text --------------------------------------------------------------------------------------------

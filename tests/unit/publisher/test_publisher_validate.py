@@ -21,7 +21,7 @@ from airbridge.publisher._output import Format, print_findings
 from airbridge.publisher._validate import Checks, validate
 
 ROOT = Path(__file__).parents[3]
-GOOD = 'from airflow.sdk import DAG\nDAG("sales_daily")\n'
+GOOD = 'from airflow.sdk import DAG\ndag = DAG("sales_daily")\n'
 STATIC = Checks(image="none", import_check=ImportCheck.NEVER)
 
 
@@ -170,7 +170,7 @@ def test_real_import_decides_about_ids_that_cannot_be_read(monkeypatch: pytest.M
     monkeypatch.setattr(_import_check, "unavailable", lambda _image: "")
     answer = {"dags": [{"dag_id": "sales_x", "file": "sales/dags/a.py"}], "errors": []}
     monkeypatch.setattr(_import_check, "_run", lambda *_: answer)
-    files = snapshot(a="from airflow.sdk import DAG\nimport os\nDAG(os.environ['X'])")
+    files = snapshot(a="from airflow.sdk import DAG\nimport os\ndag = DAG(os.environ['X'])")
     assert codes(validate(files, "sales", STATIC)) == ["ABP206"]
     result = validate(files, "sales", Checks(image="x"))
     assert (codes(result), result.dags, result.imported) == ([], ("sales_x",), True)
