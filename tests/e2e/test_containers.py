@@ -27,6 +27,7 @@ CONTROL_PLANE = {
         "triggerer",
         "dag-sync",
         "collector",
+        "job-sync",
         "gateway",
     ),
 }
