@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents"]
 
-_RETRY_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 5.0  # after the first failure, doubled for each one after
+_LONGEST_RETRY_SECONDS: Final = 60.0
 _FRESH_SECONDS: Final = 12 * 3600
 """A document that is older is written again, so that the collector, which goes by age, leaves it alone."""
 
@@ -52,6 +53,7 @@ class Documents:
         self._count = count
         self._done = ""
         self._try_at = 0.0
+        self._failures = 0
         self.trouble = ""
         """Why the current tree has no document, or ""."""
 
@@ -73,7 +75,9 @@ class Documents:
                 self._log.info("tree document written", tree=tree_hash, bytes=len(body))
         except AirbridgeError as error:
             self.trouble = error.what
-            self._try_at = time.monotonic() + _RETRY_SECONDS
+            pause = min(_LONGEST_RETRY_SECONDS, _RETRY_SECONDS * 2.0 ** min(self._failures, 16))
+            self._try_at = time.monotonic() + pause
+            self._failures += 1
             self._count("failed")
             self._log.warning(
                 "tree document not written",
@@ -82,7 +86,7 @@ class Documents:
                 fix=error.fix or "it is tried again; until then no host can fetch this tree on demand",
             )
         else:
-            self._done, self.trouble = tree_hash, ""
+            self._done, self.trouble, self._failures = tree_hash, "", 0
 
     def _is_there(self, tree_hash: str) -> bool:
         head = self._bucket.head(document_key(self._settings.environment, tree_hash))

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from airbridge.errors import AirbridgeError, IntegrityError
+from airbridge.errors import AirbridgeError, IntegrityError, UnreachableError
 from airbridge.sync._contents import Contents
 from airbridge.sync._keys import judge_key
 from airbridge.sync._parallel import in_parallel
@@ -36,6 +36,9 @@ __all__ = ["OnDemand", "UnknownTreeError"]
 
 _LEASE_SECONDS: Final = 600.0
 """So long a tree that was asked for stays, whatever the rules say: the task that asked is about to use it."""
+
+_MOST_REQUESTS: Final = 12
+"""Requests at once: each holds a thread, and the container's few are for passes and rclone too."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -68,6 +71,8 @@ class OnDemand:
         self._bucket = bucket
         self._log = log
         self._guard = threading.Lock()
+        self._requests = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self._making = threading.Lock()  # one tree after the other: each uses several threads
         self._flights: dict[str, _Flight] = {}
         self._asked: dict[str, float] = {}  # when (monotonic) a tree was asked for last
 
@@ -86,6 +91,14 @@ class OnDemand:
         """
         if not is_tree_hash(tree_hash):
             raise UnknownTreeError(f"{tree_hash[:80]!r} is not the name of a tree")
+        if not self._requests.acquire(blocking=False):
+            raise UnreachableError(f"{_MOST_REQUESTS} others ask for trees just now", fix="ask again")
+        try:
+            return self._fetch(tree_hash)
+        finally:
+            self._requests.release()
+
+    def _fetch(self, tree_hash: str) -> int:
         with self._guard:
             # Before anything is looked at: from here on no pass removes the tree.
             self._asked[tree_hash] = time.monotonic()
@@ -103,8 +116,9 @@ class OnDemand:
 
     def _fly(self, tree_hash: str, flight: _Flight) -> None:
         try:
-            if not self._store.touch(tree_hash):
-                flight.fetched = self._make(tree_hash)
+            with self._making:
+                if not self._store.touch(tree_hash):
+                    flight.fetched = self._make(tree_hash)
         except AirbridgeError as error:
             flight.error = error
         except OSError as error:

@@ -41,6 +41,7 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[t
             try:
                 done.put((item, work(item)))
             except BaseException as error:  # noqa: BLE001, RUF100  (raised again by the caller)
+                _drain(todo)
                 done.put(error)
 
     for _ in range(min(THREADS, count)):
@@ -49,7 +50,6 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[t
     while len(results) < count:
         result = done.get()
         if isinstance(result, BaseException):
-            _drain(todo)
             raise result
         results.append(result)
     return results

@@ -81,7 +81,7 @@ class DagBucket:
     def write(self, key: str, body: bytes, **conditions: str) -> tuple[str, str]:
         """Write an object and return its ETag and version; ``IfMatch`` and ``IfNoneMatch`` are conditions."""
         answer = self.client.put_object(Bucket=self.name, Key=key, Body=body, **conditions)
-        return str(answer["ETag"]).strip('"'), str(answer["VersionId"])
+        return str(answer["ETag"]).strip('"'), str(answer.get("VersionId", ""))
 
     def read(self, key: str) -> bytes:
         return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())

@@ -30,6 +30,15 @@ def test_full_disk_is_an_error_status_and_room_is_none(worker_process, monkeypat
     assert "status" not in asyncio.run(report())
 
 
+def test_dag_tree_is_the_one_that_this_host_shows(worker_process, monkeypatch, tmp_path):
+    monkeypatch.setenv("DAG_STORE", str(tmp_path / "store"))
+    assert asyncio.run(report())["dag_tree"] == "none"
+    tree = "ab" * 32
+    (tmp_path / "store" / "trees" / tree).mkdir(parents=True)
+    (tmp_path / "store" / "current").symlink_to(f"trees/{tree}")
+    assert asyncio.run(report())["dag_tree"] == tree
+
+
 def test_first_call_of_a_process_is_no_heartbeat(worker_process):
     """It comes before the registration, which may be refused."""
     code = (

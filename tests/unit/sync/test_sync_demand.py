@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -322,6 +323,33 @@ def test_many_who_ask_at_once_get_one_fetch(peer: Peer, edge: Rig) -> None:
     assert set(answers) <= {0, 1}  # who came when it was there already had nothing to fetch
     assert 1 in answers
     assert peer.count("get") == 2
+
+
+def test_too_many_who_ask_at_once_are_told_to_ask_again(peer: Peer, edge: Rig) -> None:
+    tree_hash = a_document(peer)
+    gate = threading.Event()
+    peer.fault = lambda request: gate.wait(20) and None if request.key.endswith(".json.gz") else None
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(edge.demand.fetch(tree_hash))
+        except AirbridgeError as failure:
+            answers.append(str(failure))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    while len(answers) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert {str(answer) for answer in answers} == {"12 others ask for trees just now | fix: ask again"}
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert answers[8:] == [1] * 12
+    assert edge.demand.fetch(tree_hash) == 0
 
 
 def test_passes_that_flip_and_collect_meanwhile_take_nothing_from_a_fetch(
