@@ -140,10 +140,12 @@ class Site:
         self.api.workers = [row for row in self.api.workers if row["name"] != name]
         self.api.workers.append({"name": name, "state": "idle", "live": live, "dag_tree": tree, "age_s": 1.0})
 
-    def fail(self, name: str, *, at: datetime | None = None) -> None:
+    def fail(self, name: str, *, at: datetime | None = None, tree: str = "") -> None:
+        """As Airflow tells it: with the tree, which a bundle of another kind would not have."""
+        below = f"/store/trees/{tree}/" if tree else ""
         self.api.errors.append(
             {
-                "filename": f"sales/dags/sales_{name}.py",
+                "filename": f"{below}sales/dags/sales_{name}.py",
                 "stack_trace": "Traceback (most recent call last):\n  ...\nValueError: no luck\n",
                 "timestamp": (at or datetime.now(UTC)).isoformat(),
             }
@@ -264,6 +266,21 @@ def test_wait_survives_a_control_plane_that_restarts(site: Site) -> None:
     site.api.status = 503
     threading.Timer(0.5, lambda: setattr(site.api, "status", 200)).start()
     assert site.watcher().wait(seconds=60, on_look=lambda _: None, pause=0.05).complete
+
+
+def test_wait_ends_at_once_when_the_tree_of_the_release_cannot_be_imported(site: Site) -> None:
+    site.fail("hourly", tree=site.tree(site.manifest()), at=datetime.now(UTC) - timedelta(hours=1))
+    with pytest.raises(FailedToParseError, match=r"sales_hourly\.py: ValueError: no luck"):
+        site.watcher().wait(seconds=60, on_look=lambda _: None, pause=0.01)
+
+
+def test_import_error_in_the_tree_of_another_release_is_none_of_this_one(site: Site) -> None:
+    old = site.tree(site.manifest())
+    site.team.write("hourly", note="corrected")
+    site.team.publish()
+    site.fail("hourly", tree=old, at=datetime.now(UTC) + timedelta(hours=1))
+    site.fail("daily", tree="d" * 64, at=datetime.now(UTC) + timedelta(hours=1))
+    assert site.look().faults == []
 
 
 def test_wait_ends_when_the_release_cannot_be_imported(site: Site) -> None:
@@ -400,5 +417,5 @@ def test_publish_command_waits_and_says_where_the_release_is(site: Site) -> None
     done = command(site, *flags)
     assert done.returncode == 0, done.stderr
     assert "is parsed (2 DAGs) and on 1 live edge workers" in done.stdout
-    assert "DAGs parsed 2/2, edge workers 1/1 3/3" in done.stderr.splitlines()
+    assert "DAGs parsed 2/2, edge workers 1/1 (3/3)" in done.stderr.splitlines()
     assert json.loads(command(site, *flags, "--json").stdout)["arrival"]["complete"] is True
