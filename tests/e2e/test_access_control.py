@@ -130,7 +130,17 @@ def test_only_an_admin_sees_users(people: dict[str, Person], role: str) -> None:
     assert roles == {"admin": ["Admin"], "op": ["Op"], "user": ["User"], "viewer": ["Viewer"]}
 
 
-@pytest.mark.parametrize("path", ["/api/v2/dags", "/api/v2/connections", "/auth/fab/v1/users"])
+@pytest.mark.parametrize("role", _MAY)
+def test_everybody_who_is_signed_in_sees_the_edge_workers(people: dict[str, Person], role: str) -> None:
+    """And which DAGs each one has: that is how a publisher knows that a release has arrived."""
+    answer = people[role].api.http.get("/airbridge/v1/workers")
+    assert answer.status_code == 200, f"{answer.status_code} {answer.text[:500]}"
+    assert isinstance(answer.json()["workers"], list)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v2/dags", "/api/v2/connections", "/auth/fab/v1/users", "/airbridge/v1/workers"]
+)
 def test_nobody_gets_nothing(stack: Stack, path: str) -> None:
     """F5."""
     answer = httpx.get(f"{stack.api.base}{path}", trust_env=False, timeout=60)

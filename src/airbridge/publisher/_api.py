@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,8 @@ __all__ = ["ControlPlane", "ImportFault", "ParsedDag", "Worker"]
 _SECONDS: Final = 10.0
 _PAGE: Final = 100  # the API's own limit
 _ATTEMPTS: Final = 3
+_FAULTY_FILE: Final = re.compile(r"(?:/.*/(?P<tree>[0-9a-f]{64})/)?(?P<file>[^/].*)")
+"""As the DAG processor saw it: below the tree that it parsed, or relative to it."""
 _FIX: Final = "correct AIRBRIDGE_API_URL, or look at the api-server with 'make status'"
 _SIGN_IN: Final = "correct AIRBRIDGE_API_USER and AIRBRIDGE_API_PASSWORD, or AIRBRIDGE_API_TOKEN"
 
@@ -40,9 +43,10 @@ class ParsedDag:
 
 @dataclass(frozen=True, slots=True)
 class ImportFault:
-    """A file that could not be imported; ``file`` is below the tree."""
+    """A file that could not be imported; ``file`` is below ``tree``, which is empty when it is not told."""
 
     file: str
+    tree: str
     message: str
     timestamp: datetime
 
@@ -111,11 +115,15 @@ class ControlPlane:
         """Return the files of the package that could not be imported when they were parsed last."""
         faults = []
         for row in self._rows("/api/v2/importErrors", "import_errors", {}):
-            file = str(row["filename"])
-            if file.startswith(f"{package}/"):
+            found = _FAULTY_FILE.fullmatch(str(row["filename"]))
+            if found is not None and found["file"].startswith(f"{package}/"):
                 text = str(row["stack_trace"]).strip()
                 last = text.splitlines()[-1] if text else "unknown"
-                faults.append(ImportFault(file, last, datetime.fromisoformat(row["timestamp"])))
+                faults.append(
+                    ImportFault(
+                        found["file"], found["tree"] or "", last, datetime.fromisoformat(row["timestamp"])
+                    )
+                )
         return faults
 
     def workers(self) -> list[Worker]:

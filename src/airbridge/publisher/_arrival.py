@@ -124,7 +124,10 @@ class Watcher:
         arrival.faults = [
             fault
             for fault in self._control_plane.import_errors(package)
-            if fault.file in ours and fault.timestamp >= since
+            if fault.file in ours
+            and (
+                self._release_of(fault) == self._manifest.release if fault.tree else fault.timestamp >= since
+            )
         ]
         for worker in self._control_plane.workers():
             if worker.live:
@@ -171,7 +174,11 @@ class Watcher:
         settled = datetime.fromisoformat(self._manifest.activated_at) + _SETTLED
         parsed = [place.since for place in arrival.processor if place.since is not None]
         settled = min([settled, *parsed])
-        return next((fault for fault in arrival.faults if fault.timestamp >= settled), None)
+        return next((fault for fault in arrival.faults if fault.tree or fault.timestamp >= settled), None)
+
+    def _release_of(self, fault: ImportFault) -> str:
+        document = self._document(fault.tree)
+        return document.releases.get(self._manifest.package, "") if document is not None else ""
 
     def _judge_dag(self, dag_id: str, dag: ParsedDag | None, defining: set[str]) -> Place:
         name = f"DAG {dag_id}"

@@ -35,7 +35,7 @@ __all__ = ["diff_command", "list_command", "policy_command", "status_command"]
 
 def list_command(
     package: PackageArgument = None,
-    named: PackageName = None,
+    named: Annotated[str | None, typer.Option("--package-name", help="The package; none: all.")] = None,
     bucket: BucketName = None,
     environment: EnvironmentName = None,
     endpoint_url: EndpointUrl = None,

@@ -142,7 +142,7 @@ class _Lines:
         finished = bool(total) and done == total
         if stage != self._last or finished:
             self._last = stage
-            print(f"{stage} {done}/{total}" if total else stage, file=sys.stderr, flush=True)
+            print(f"{stage} ({done}/{total})" if total else stage, file=sys.stderr, flush=True)
 
 
 def size(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 WRITERS = 16
 ROUNDS = 20
 TURNS = 100
-BODY = bytes(2 * 1024 * 1024)
+BODY = bytes(16 * 1024 * 1024)
 REFUSALS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 KEY = "dev/sales/metadata.json"
 
@@ -70,18 +71,23 @@ def test_conditional_write_does_not_go_over_a_change_that_it_did_not_see(
     source = {"Bucket": bucket, "Key": KEY, "VersionId": old}
     start = threading.Barrier(2)
 
-    def disturb() -> str:
+    def disturb(pause: float) -> str:
         start.wait()
+        time.sleep(pause)
         if other == "copy":
             return str(disturber.copy_object(Bucket=bucket, Key=KEY, CopySource=source)["VersionId"])
         return str(disturber.delete_object(Bucket=bucket, Key=KEY)["VersionId"])
 
+    begun = time.monotonic()
+    writer.put_object(Bucket=bucket, Key=KEY, Body=BODY)
+    takes = time.monotonic() - begun
     with ThreadPoolExecutor(2) as pool:
         for number in range(TURNS):
             etag = s3.put_object(Bucket=bucket, Key=KEY, Body=f"turn {number}".encode())["ETag"]
-            # Large enough to be on its way to the disk for a while: that is when the other gets in between.
+            # Large enough to be on its way to the disk for a while. The other one comes a little later each
+            # turn, and so gets in between sooner or later.
             first = pool.submit(wins, writer, bucket, KEY, start, body=BODY, IfMatch=etag)
-            second = pool.submit(disturb)
+            second = pool.submit(disturb, takes * number / TURNS)
             won, version = first.result(), second.result()
             # It asked for what was there before the other one, so it came before the other one.
             assert not won or newest(s3, bucket) == version

@@ -588,8 +588,8 @@ def test_plain_progress_lines_go_to_standard_error(team: Team) -> None:
     assert done.stderr.splitlines() == [
         "reading the bucket",
         "validating",
-        "uploading 0/1",
-        "uploading 1/1",
+        "uploading (0/1)",
+        "uploading (1/1)",
         "writing the manifest",
     ]
     assert "is current; 1 files uploaded" in done.stdout
