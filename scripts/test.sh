@@ -39,7 +39,14 @@ fi
 unset COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME AWS_ENDPOINT_URL AWS_PROFILE
 for suite in "${suites[@]}"; do
   [ -d "tests/$suite" ] || continue
+  # Files side by side, where they do not share a stack: as many as there are cores for what computes, more
+  # for what waits for containers. ARGS="-n 0" runs one after the other.
+  case "$suite" in
+    unit) at_once=(-n auto --dist loadfile) ;;
+    integration) at_once=(-n 3 --dist loadfile) ;;
+    *) at_once=() ;;
+  esac
   say test "$suite"
-  .venv/bin/python -m pytest "tests/$suite" --durations 10 ${arguments[@]+"${arguments[@]}"} || exit
+  .venv/bin/python -m pytest "tests/$suite" ${at_once[@]+"${at_once[@]}"} --durations 10 ${arguments[@]+"${arguments[@]}"} || exit
 done
 say test "all passed: $asked"

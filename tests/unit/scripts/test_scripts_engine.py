@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,15 +15,16 @@ from scripts_steps import run_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
+def run_dir() -> Iterator[Path]:
     """A runtime folder such as /var/run, of an engine of its own."""
-    folder = tmp_path / "run"
-    (folder / "docker" / "containerd").mkdir(parents=True)
-    return folder
+    # Not below tmp_path: a socket's path must fit into 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="ab") as short:
+        folder = Path(short) / "run"
+        (folder / "docker" / "containerd").mkdir(parents=True)
+        yield folder
 
 
 @pytest.fixture
