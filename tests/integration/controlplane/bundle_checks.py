@@ -276,6 +276,22 @@ def check_bundle_is_the_one_that_airflow_is_configured_with(store: Path) -> None
     assert bundle.path == Path("/store/trees") / version
 
 
+def check_airflows_own_clean_up_of_versions_is_off_because_it_would_end_the_scheduler(_: Path) -> None:
+    from airflow.configuration import conf
+    from airflow.dag_processing.bundles.base import BundleUsageTrackingManager, get_bundle_tracking_dir
+
+    assert conf.getint("dag_processor", "stale_bundle_cleanup_interval") == 0
+    used = get_bundle_tracking_dir("airbridge")
+    used.mkdir(parents=True)
+    for number in range(conf.getint("dag_processor", "stale_bundle_cleanup_min_versions") + 1):
+        (used / f"{number:064}").write_text("2026-01-01T00:00:00+00:00")
+    try:
+        BundleUsageTrackingManager().remove_stale_bundle_versions()
+    except FileNotFoundError:
+        return  # in the scheduler's loop, nothing catches it
+    raise AssertionError("the setting is not needed any more")
+
+
 def check_bundle_never_shows_files_of_two_trees_while_the_store_flips(store: Path) -> None:
     names = {content: _tree(store, content) for content in ("one", "two", "three")}
     _flip(store, names["one"])
