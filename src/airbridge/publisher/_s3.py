@@ -193,7 +193,10 @@ class Store:
                 if _code(error) not in _LOST | ({"NoSuchKey", "404"} if etag else set()):
                     raise
         # A retry after an answer that got lost finds its own first attempt.
-        there = self.get(key, limit=max(len(content), 1) * 2 + 4096)
+        try:
+            there = self.get(key, limit=len(content))
+        except IntegrityError:  # larger, so it is somebody else's
+            there = None
         if there is not None and there[0] == content:
             return there[1]
         raise LostRaceError(key)

@@ -400,6 +400,26 @@ def test_of_first_publishes_at_once_one_wins_whole(team: Team, tmp_path: Path) -
     assert team.bucket.visible("sales") == (last, won[last])
 
 
+def test_loser_is_told_however_large_the_release_that_won(team: Team, tmp_path: Path) -> None:
+    team.publish()
+    team.write("daily", note="new")
+    rival = Team(team.bucket, tmp_path / "rival")
+    for number in range(40):
+        rival.write(f"job{number}")
+    store = team.bucket.store()
+
+    def publish_meanwhile(params: dict[str, Any], **_: object) -> None:
+        if params.get("Key", "").endswith("metadata.json"):
+            rival.publish()
+
+    store.client.meta.events.register("provide-client-params.s3.PutObject", publish_meanwhile)
+    with pytest.raises(RefusedError, match="came first"):
+        team.publish(store)
+    visible = team.bucket.visible("sales")
+    assert visible is not None
+    assert visible[1] == rival.files()
+
+
 def test_answer_that_got_lost_is_no_lost_race(team: Team) -> None:
     """The manifest was written, the answer was cut off, and the retry finds what it wrote itself."""
     store = team.bucket.store()

@@ -235,30 +235,23 @@ def lies(body: bytes) -> list[bytes]:
     return [json.dumps(each).encode() for each in wrong] + [b"{", b"", b"[]", b"\xff\xfe"]
 
 
-LIES = range(17)
-
-
-@pytest.mark.parametrize("number", LIES)
-def test_a_manifest_that_lies_holds_its_package_and_no_other(
-    rig: Rig, writer: ReleaseWriter, number: int
-) -> None:
+def test_a_manifest_that_lies_holds_its_package_and_no_other(rig: Rig, writer: ReleaseWriter) -> None:
     one = writer.publish("etl", ONE)
-    writer.publish("other", {"dags/o.py": "old"})
+    other = writer.publish("other", {"dags/o.py": "old"})
     rig.run(full=True)
-    rig.peer.put("dev/etl/metadata.json", lies(one.body)[number])
+    for number, lie in enumerate(lies(one.body), 1):
+        rig.peer.put("dev/etl/metadata.json", lie)
+        outcome = rig.run()
+        assert (outcome.result, set(outcome.held)) == ("partial", {"etl"}), lie
+        assert rig.seen() == one.seen | other.seen
+        assert len(rig.log("package held")) == number
+        assert rig.run().result == "partial"  # the alarm stays
     other = writer.publish("other", {"dags/o.py": "new"})
-    outcome = rig.run()
-    assert (outcome.result, set(outcome.held)) == ("partial", {"etl"})
+    assert set(rig.run().held) == {"etl"}
     assert rig.seen() == one.seen | other.seen
-    assert rig.log("package held")[0]["package"] == "etl"
-    assert rig.run().result == "partial"  # the alarm stays
     two = writer.publish("etl", TWO)
     assert rig.run().held == {}
     assert rig.seen() == two.seen | other.seen
-
-
-def test_there_are_as_many_lies_as_are_tried(writer: ReleaseWriter) -> None:
-    assert len(lies(writer.publish("etl", ONE).body)) == len(LIES)
 
 
 def test_a_content_that_is_not_what_the_manifest_says_holds_the_package(
@@ -288,7 +281,7 @@ def test_a_damaged_version_holds_the_package_until_it_heals(
         "other bytes": (200, {"ETag": f'"{two.manifest.files[0].etag}"'}, b"a = 3\n"),
         "shorter": (200, {}, b"a"),
         "longer": (200, {}, b"a = 2\n and more"),
-        "refused": (500, {}, error("InternalError")),
+        "refused": (403, {}, error("AccessDenied")),
     }
     rig.peer.fault = lambda request: (
         answers[damage] if request.key == key and request.operation == "get" else None
@@ -322,12 +315,12 @@ def test_an_s3_that_does_not_answer_fails_the_pass_and_not_one_package_after_the
     one = writer.publish("etl", ONE)
     rig.run(full=True)
     writer.publish("etl", TWO)
+    for name in ("a.py", "new.py"):
+        rig.peer.put(f"dev/etl/dags/{name}", "overwritten, so a version must be read")
 
     def stop(request: Request) -> None:
         if request.operation == "get" and request.key.endswith("metadata.json"):
             rig.peer.after = lambda _request: None
-            rig.peer.put("dev/etl/dags/a.py", "overwritten: a version must be read")
-            rig.peer.put("dev/etl/dags/new.py", "overwritten: a version must be read")
             rig.peer.stop()
 
     rig.peer.after = stop
