@@ -37,7 +37,7 @@ def python_text(value: Any, indent: int = 0) -> str:  # noqa: PLR0911  (one retu
         case int():
             return repr(value)
         case float() if math.isfinite(value):
-            return repr(value)
+            return repr(value).replace("e+", "e")  # as formatters write it
         case str():
             return quoted(value)
         case Name():

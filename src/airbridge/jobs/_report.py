@@ -66,10 +66,8 @@ def print_jobs(jobs: Iterable[DiscoveredJob]) -> None:
     listed = list(jobs)
     if not console.is_terminal:
         for job in listed:
-            console.print(
-                f"{job.dag_id}\t{schedule_text(job)}\t{job.file}:{job.line}\t{job.description}",
-                markup=False,
-            )
+            # Not through Rich, which makes blanks of tabs.
+            print(job.dag_id, schedule_text(job), f"{job.file}:{job.line}", job.description, sep="\t")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("DAG", "runs", "declared in", "description"):

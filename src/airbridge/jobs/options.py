@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import zoneinfo
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ def _as_tuple(value: object) -> object:
 
 def _json_value(value: Any) -> Any:
     match value:
-        case None | bool() | int() | float():
+        case None | bool() | int():
+            return value
+        case float() if math.isfinite(value):
             return value
         case str():
             return _argument(value)

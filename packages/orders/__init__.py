@@ -1,0 +1,1 @@
+"""Example package: orders, with jobs of every kind. Stock Python only."""

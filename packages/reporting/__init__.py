@@ -1,0 +1,1 @@
+"""Example package: reports that wait for jobs of the package orders."""

@@ -1,0 +1,1 @@
+"""Every module in here with a JOB becomes a DAG."""
