@@ -20,7 +20,8 @@ writers one wins.
 
 ``path`` is relative to the package's prefix and below ``dags/``; ``size`` is in bytes; ``etag`` has no
 quotes; ``version_id`` is empty on a bucket without versioning. ``activated_*`` and ``replaces`` say who made
-this release the current one, and instead of which: a publish or a rollback.
+this release the current one, and instead of which: a publish or a rollback. ``tool`` made the release, and a
+rollback leaves it as it was. What lies below ``dags/_source/`` is code that DAGs run, and no DAG file.
 
 A ``metadata.json`` without ``format`` is not ours: such a package is mirrored as it lies in the bucket.
 """
@@ -45,6 +46,7 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "MAX_PACKAGE_CHARACTERS",
     "PACKAGE",
+    "SOURCE_FOLDER",
     "Manifest",
     "ManifestFile",
     "new_release_id",
@@ -61,6 +63,9 @@ PACKAGE: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 """A package's name: words of ``a-z0-9`` joined by single ``_``, at most :data:`MAX_PACKAGE_CHARACTERS`."""
 
 MAX_PACKAGE_CHARACTERS: Final = 63
+
+SOURCE_FOLDER: Final = "_source"
+"""Below ``dags/``: code that the DAGs run, hidden from the parser by ``.airflowignore``."""
 
 MAX_FILES: Final = 2_000
 """Files of one release at most: more DAG files than a team can own, fewer than hurt a reader."""

@@ -26,6 +26,7 @@ CONTROL_PLANE = {
         "dag-processor",
         "triggerer",
         "dag-sync",
+        "job-sync",
         "gateway",
     ),
 }

@@ -162,7 +162,14 @@ def test_nothing_in_the_example_is_set() -> None:
 def test_the_tables_of_settings_show_the_defaults_of_the_compose_files() -> None:
     defaults = compose_defaults()
     wrong = {}
-    for heading in ("The stack and its doors", "S3", "DAG sync", "Scheduler and parser", "Edge host"):
+    for heading in (
+        "The stack and its doors",
+        "S3",
+        "DAG sync",
+        "Job sync",
+        "Scheduler and parser",
+        "Edge host",
+    ):
         for setting, default, *_ in table_rows(ROOT / "docs/configuration.md", heading):
             name = setting.strip("`")
             stated = INLINE_CODE.findall(default)

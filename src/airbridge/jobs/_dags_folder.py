@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from airbridge.errors import AirbridgeError, RefusedError
 from airbridge.jobs._marker import Origin, origin_of
-from airbridge.jobs.generation import SOURCE_FOLDER
+from airbridge.manifest import SOURCE_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from airbridge.jobs._marker import mark
 from airbridge.jobs._model import Problem
 from airbridge.jobs._packages import is_hidden
-from airbridge.jobs.generation import SOURCE_FOLDER, Code, generate_dag_file
-from airbridge.manifest import MAX_FILE_BYTES, MAX_FILES
+from airbridge.jobs.generation import Code, generate_dag_file
+from airbridge.manifest import MAX_FILE_BYTES, MAX_FILES, SOURCE_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

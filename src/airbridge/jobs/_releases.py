@@ -27,6 +27,7 @@ __all__ = [
     "ReleaseWriter",
     "RemotePackage",
     "Verdict",
+    "content_of",
     "judge",
     "publish_all",
 ]

@@ -20,16 +20,14 @@ from airbridge.jobs._schedules import (
     TimetableSchedule,
 )
 from airbridge.jobs.options import JobOptions, parse_memory
+from airbridge.manifest import SOURCE_FOLDER
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from airbridge.jobs._model import DiscoveredJob
 
-__all__ = ["SOURCE_FOLDER", "TASK_ID", "Code", "Origin", "asset_uri", "generate_dag_file", "origin_of"]
-
-SOURCE_FOLDER: Final = "_source"
-"""Beside the DAG files: the code of the packages, as of the same release."""
+__all__ = ["TASK_ID", "Code", "Origin", "asset_uri", "generate_dag_file", "origin_of"]
 
 TASK_ID: Final = "run"
 """Id of the only task of a generated DAG."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from airbridge.manifest import SOURCE_FOLDER
+
 __all__ = ["MAX_DAG_ID_CHARACTERS", "claimed_name", "follows_convention", "is_dag_id"]
 
 MAX_DAG_ID_CHARACTERS: Final = 250
 """As long as Airflow's column is."""
+
+_SOURCE: Final = f"dags/{SOURCE_FOLDER}/"
 
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -27,7 +31,9 @@ def claimed_name(path: str) -> str | None:
     """Return the name that ``path`` takes for its package alone, in all packages; ``None``: it takes none.
 
     Python files only: Airflow reports errors, and people speak of DAG files, by these. ``__init__.py`` is in
-    every Python package.
+    every Python package, and code that no parser sees is its package's own affair.
     """
     name = path.rpartition("/")[2]
+    if path.startswith(_SOURCE):
+        return None
     return name.casefold() if name.endswith(".py") and name != "__init__.py" else None

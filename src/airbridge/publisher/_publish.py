@@ -49,6 +49,7 @@ __all__ = [
     "check_clock",
     "lost_race",
     "publish",
+    "publish_made",
     "stamp",
     "whoami",
 ]
@@ -194,7 +195,7 @@ def publish(
     if dry_run:
         return result
     if plan.writes_manifest or grown:
-        manifest = _commit(store, remote, snapshot, plan, sorted(dags), published_by, progress)
+        manifest = _commit(store, remote, snapshot, plan, sorted(dags), published_by, TOOL, progress)
         result.outcome, result.release, result.replaces = "published", manifest.release, manifest.replaces
         if manifest.files and not manifest.files[0].version_id:
             result.warnings.append(f"the bucket {store.settings.dag_bucket} keeps no versions: no rollback")
@@ -202,6 +203,19 @@ def publish(
         result.outcome = "published" if adopts else "healed" if plan.delete else "unchanged"
     result.warnings += _remove(store, package, plan, progress)
     return result
+
+
+def publish_made(
+    store: Store, remote: RemotePackage, snapshot: Snapshot, dags: list[str], *, published_by: str, tool: str
+) -> tuple[Manifest, list[str]]:
+    """Make files that a program generated the current release; return it, and warnings.
+
+    They are not validated: their maker answers for them. Raises :class:`airbridge.errors.RefusedError` when
+    another publish came first; then nothing that anyone sees has changed.
+    """
+    plan = _plan(store, snapshot, remote)
+    manifest = _commit(store, remote, snapshot, plan, dags, published_by, tool, lambda *_: None)
+    return manifest, _remove(store, remote.name, plan, lambda *_: None)
 
 
 def _look_at(remote: RemotePackage, snapshot: Snapshot, *, take_over: bool) -> list[str]:
@@ -270,6 +284,7 @@ def _commit(  # noqa: PLR0917  (one step, cut out of publish)
     plan: Plan,
     dags: list[str],
     published_by: str,
+    tool: str,
     progress: Callable[[str, int, int], None],
 ) -> Manifest:
     prefix = f"{store.settings.prefix}{remote.name}/"
@@ -294,7 +309,7 @@ def _commit(  # noqa: PLR0917  (one step, cut out of publish)
         activated_at=time,
         activated_by=published_by,
         replaces=remote.manifest.release if remote.manifest else None,
-        tool=TOOL,
+        tool=tool,
         dags=tuple(dags),
         files=tuple(sorted(files, key=lambda file: file.path)),
     )

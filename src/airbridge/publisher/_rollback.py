@@ -10,7 +10,7 @@ from airbridge.manifest import MANIFEST_NAME
 from airbridge.publisher._catalog import Claims, read_catalog, read_claims
 from airbridge.publisher._history import find_release, missing_files, previous_release
 from airbridge.publisher._names import claimed_name
-from airbridge.publisher._publish import TOOL, check_clock, lost_race, stamp
+from airbridge.publisher._publish import check_clock, lost_race, stamp
 from airbridge.publisher._s3 import LostRaceError
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def rollback(
         activated_at=stamp(store, remote.manifest),
         activated_by=activated_by,
         replaces=result.replaces,
-        tool=TOOL,
     )
     key = f"{store.settings.prefix}{package}/{MANIFEST_NAME}"
     try:
