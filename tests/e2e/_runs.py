@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from _stack import Done, EdgeHost, Run, Stack
 
-__all__ = ["EXAMPLES", "cli_runs", "example_runs", "log_runs", "recovery_runs"]
+__all__ = [
+    "EXAMPLES",
+    "JOBS",
+    "JOBS_THAT_WAIT",
+    "cli_runs",
+    "example_runs",
+    "job_runs",
+    "log_runs",
+    "recovery_runs",
+]
 
 # The example DAGs, with the number of their task instances.
 EXAMPLES = {
@@ -25,6 +34,41 @@ EXAMPLES = {
     # numbers, six squares, total, on_control_plane, verify
     "feature_tour_mapping": 10,
 }
+
+# The example jobs that run when they are triggered, with the arguments that they get; those that wait for
+# others come by themselves.
+JOBS: dict[str, list[str] | None] = {
+    "orders_hello": None,
+    "orders_import_orders": None,
+    "orders_check_stock": None,
+    "orders_repeat_args": ["--one", "two words"],
+    "orders_flaky_upload": None,
+    "orders_slow_export": None,
+    "orders_big_merge": None,
+    "orders_ring_bell": None,
+    "orders_talk": None,
+    "orders_old_script": None,
+    "reporting_heartbeat": None,
+}
+JOBS_THAT_WAIT = ("reporting_daily_report", "reporting_archive")
+
+
+@pytest.fixture(scope="session")
+def job_runs(stack: Stack, edge: EdgeHost) -> dict[str, Run]:
+    """A run of each example job, by its DAG id, and one of some in which it is to fail."""
+    assert edge
+    for dag_id in JOBS_THAT_WAIT:
+        stack.unpause(dag_id)
+
+    def trigger(dag_id: str, args: list[str] | None) -> Run:
+        return stack.trigger(dag_id, {} if args is None else {"args": args})
+
+    runs = {dag_id: trigger(dag_id, args) for dag_id, args in JOBS.items()}
+    runs["exit code"] = trigger("orders_repeat_args", ["--exit-code", "3"])
+    runs["left"] = trigger("orders_old_script", ["--leave-with", "no orders today"])
+    runs["too slow"] = trigger("orders_slow_export", ["120"])
+    runs["too big"] = trigger("orders_big_merge", ["1024"])
+    return runs
 
 
 @pytest.fixture(scope="session")

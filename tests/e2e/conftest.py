@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from _runs import cli_runs, example_runs, log_runs, recovery_runs
+from _runs import cli_runs, example_runs, job_runs, log_runs, recovery_runs
 from _stack import (
     EXAMPLES,
     PATIENCE_S,
@@ -34,7 +34,7 @@ from _stack import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["cli_runs", "edge", "example_runs", "log_runs", "recovery_runs", "stack"]
+__all__ = ["cli_runs", "edge", "example_runs", "job_runs", "log_runs", "recovery_runs", "stack"]
 
 # The first test of a session waits for the whole stack, on a machine that may be busy.
 _TIMEOUT_S = 3 * PATIENCE_S

@@ -21,6 +21,11 @@ class Bucket:
     def __init__(self) -> None:
         self._store = ReleaseStore(tool=TOOL)
 
+    @property
+    def name(self) -> str:
+        """User and host, as releases say who published them."""
+        return self._store.published_by
+
     def packages(self) -> Mapping[str, RemotePackage]:
         """Return every package of the environment."""
         return {name: self._seen(name, package.manifest) for name, package in self._store.packages().items()}

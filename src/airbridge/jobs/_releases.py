@@ -50,6 +50,10 @@ class RemotePackage:
 class ReleaseWriter(Protocol):
     """The bucket, as this capability sees it."""
 
+    @property
+    def name(self) -> str:
+        """How releases say who published them."""
+
     def packages(self) -> Mapping[str, RemotePackage]:
         """Return every package of the environment."""
 
@@ -114,7 +118,10 @@ def judge(hashes: Mapping[str, str], remote: RemotePackage | None) -> Verdict:
 def publish_all(
     writer: ReleaseWriter, packages: Sequence[PackageFiles], kept: Sequence[str]
 ) -> list[PackageOutcome]:
-    """Bring the bucket to ``packages``; what is neither among them nor ``kept`` becomes an empty release.
+    """Bring the bucket to ``packages``.
+
+    What is neither among them nor ``kept`` is gone, and becomes an empty release. Only what this very
+    publisher published: a colleague's package is not gone because it is not in this folder.
 
     One package's trouble is its own. Raises :class:`airbridge.errors.AirbridgeError` when the bucket cannot
     be read at all.
@@ -122,8 +129,8 @@ def publish_all(
     present = writer.packages()
     outcomes = [PackageOutcome(name, Outcome.KEPT, why="its jobs are broken") for name in kept]
     wanted: dict[str, PackageFiles | None] = {package.package: package for package in packages}
-    for name in present:
-        if name not in kept:
+    for name, remote in present.items():
+        if name not in kept and remote.manifest and remote.manifest.published_by == writer.name:
             wanted.setdefault(name, None)
     for name in sorted(wanted):
         package = wanted[name]

@@ -50,7 +50,8 @@ class ReleaseStore:
     def __init__(self, *, tool: str, published_by: str | None = None, **settings: Any) -> None:
         self._store = Store(load_settings(**settings))
         self._tool = tool
-        self._published_by = whoami(published_by)
+        self.published_by = whoami(published_by)
+        """How the manifests say who it was."""
         self._catalog = Catalog()
 
     def packages(self) -> dict[str, StoredPackage]:
@@ -85,7 +86,7 @@ class ReleaseStore:
             remote,
             Snapshot(local, ()),
             sorted(dags),
-            published_by=self._published_by,
+            published_by=self.published_by,
             tool=self._tool,
         )
         return manifest

@@ -80,6 +80,16 @@ def test_job_that_is_gone_leaves_the_release_and_a_package_that_is_gone_becomes_
     assert site.outcomes()["other"] == "published"
 
 
+def test_package_that_somebody_else_published_is_not_gone_because_it_is_not_here(site: Site) -> None:
+    site.job("sales/jobs/load.py")
+    site.run("airbridge.jobs", "sync", "--publish", LOGNAME="colleague")
+    assert site.manifest("sales").published_by.startswith("colleague@")
+    site.remove("sales")
+    site.job("other/jobs/load.py")
+    assert site.outcomes() == {"other": "published"}
+    assert site.manifest("sales").dags == ("sales_load",)
+
+
 def test_empty_packages_folder_publishes_nothing(site: Site) -> None:
     assert site.outcomes() == {}
     assert site.versions() == []
