@@ -11,7 +11,6 @@ from airbridge.jobs._model import DiscoveredJob, Discovery, Package, Problem
 from airbridge.jobs._module_reader import read_module
 from airbridge.jobs._names import check_job_name
 from airbridge.jobs._packages import JOBS, Module, find_packages, modules_of
-from airbridge.jobs._schedules import TimetableSchedule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +48,10 @@ def discover(root: Path) -> Discovery:
             elif found:
                 problems += found
                 broken.add(f"{package.name}.{'_'.join(module.parts)}")
-    names = {package.name for package in packages}
-    for check in (_shared_ids, lambda some: _foreign_timetables(some, names)):
-        refused = check(candidates)
-        problems += [problem for _, problem in refused]
-        broken |= {reference for reference, _ in refused}
-        candidates = [one for one in candidates if one.job.reference not in broken]
+    shared = _shared_ids(candidates)
+    problems += [problem for _, problem in shared]
+    broken |= {reference for reference, _ in shared}
+    candidates = [one for one in candidates if one.job.reference not in broken]
     waiting = _refused_dependencies(candidates, broken)
     problems += waiting.values()
     jobs = sorted(
@@ -102,18 +99,6 @@ def _shared_ids(candidates: list[_Candidate]) -> list[tuple[str, Problem]]:
             others = ", ".join(other.job.file for other in group if other is not one)
             what = f"the DAG id '{dag_id}' is also that of {others}"
             refused.append((one.job.reference, one.problem(what, "rename one of them")))
-    return refused
-
-
-def _foreign_timetables(candidates: list[_Candidate], packages: set[str]) -> list[tuple[str, Problem]]:
-    """Refuse timetables that are code of a package: DAG files import none."""
-    refused: list[tuple[str, Problem]] = []
-    for one in candidates:
-        schedule = one.job.options.schedule
-        if isinstance(schedule, TimetableSchedule) and schedule.timetable.partition(".")[0] in packages:
-            what = f"the timetable {schedule.timetable} is code of a package, which no DAG file imports"
-            fix = "use a timetable of Airflow or of one of its plugins"
-            refused.append((one.job.reference, one.problem(what, fix, "schedule")))
     return refused
 
 

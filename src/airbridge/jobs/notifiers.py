@@ -51,8 +51,6 @@ class WebhookNotifier(BaseNotifier):  # type: ignore[misc]
         endpoint: path below the connection's address.
     """
 
-    template_fields = ("endpoint",)
-
     def __init__(self, connection: str, endpoint: str = "") -> None:
         super().__init__()
         self.connection = connection

@@ -210,8 +210,8 @@ class JobOptions(_Model):
     schedule: Annotated[Schedule | None, BeforeValidator(parse_schedule)] = _option(
         None,
         'a cron expression of 5 fields, a preset such as "@daily", a list of cron expressions, {"every": '
-        '"15m"}, {"assets": [...]}, {"any_asset": [...]}, {"timetable": "module.Class", "args": [...], '
-        '"kwargs": {...}}, or None',
+        '"15m"}, {"assets": [...]}, {"any_asset": [...]}, {"timetable": "airflow.timetables.module.Class", '
+        '"args": [...], "kwargs": {...}}, or None',
         "when the job runs by itself; None: only when it is triggered",
     )
     timezone: Annotated[str, AfterValidator(_timezone)] = _option(

@@ -239,11 +239,6 @@ def test_two_jobs_with_one_dag_id_are_both_refused_and_named(
         assert any(file in problem.what for file in files if file != problem.file)
 
 
-def test_timetable_out_of_a_package_is_refused(packages: Packages) -> None:
-    packages.job(schedule={"timetable": "sales.timetables.Weird"})
-    assert "is code of a package, which no DAG file imports" in packages.only_problem()
-
-
 def test_hidden_files_bytecode_and_other_files_are_not_looked_at(packages: Packages) -> None:
     for name in (".hidden.py", "__pycache__/load.py", "load.pyc", "load.txt", ".git/load.py"):
         packages.put(f"sales/jobs/{name}", JOB)

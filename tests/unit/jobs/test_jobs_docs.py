@@ -71,7 +71,7 @@ def test_every_example_is_a_job(line: str) -> None:
 
 
 def test_example_of_a_notification_is_taken() -> None:
-    (text,) = re.findall(r"^on_failure = (.+)$", PAGE, re.MULTILINE)
+    (text,) = re.findall(r"^on_failure = (.+?)\n```", PAGE, re.MULTILINE | re.DOTALL)
     assert isinstance(check_options({"on_failure": ast.literal_eval(text)}), JobOptions)
 
 

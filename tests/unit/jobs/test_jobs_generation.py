@@ -214,10 +214,10 @@ def test_continuous_job_has_one_run_at_a_time(packages: Packages) -> None:
 
 
 def test_timetable_is_called_by_its_whole_path(packages: Packages) -> None:
-    packages.job(schedule={"timetable": "somewhere.DAG", "args": [1], "kwargs": {"x": [None]}})
+    packages.job(schedule={"timetable": "airflow.timetables.x.Some", "args": [1], "kwargs": {"x": [None]}})
     text = generate_dag_file(packages.only_job())
-    assert b"\nimport somewhere\n" in text
-    assert ast.unparse(_dag_call(text)["schedule"]) == "somewhere.DAG(1, x=[None])"
+    assert b"\nimport airflow.timetables.x\n" in text
+    assert ast.unparse(_dag_call(text)["schedule"]) == "airflow.timetables.x.Some(1, x=[None])"
 
 
 def test_code_of_the_release_lies_beside_the_file_and_installed_code_nowhere(packages: Packages) -> None:
