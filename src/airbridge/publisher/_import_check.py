@@ -30,6 +30,7 @@ __all__ = ["IMPORT_SECONDS", "ImportCheck", "Imported", "import_release", "unava
 IMPORT_SECONDS: Final = 120
 """How long importing a whole release may take; Airflow itself gives 30 s to one file."""
 
+_NAME = "airbridge-import-check"
 _ENGINE_SECONDS: Final = 20
 _KILL_SECONDS: Final = 30
 _MAX_ANSWER_CHARACTERS: Final = 16 * 1024 * 1024
@@ -119,7 +120,7 @@ def import_release(
 
 def _run(snapshot: Snapshot, package: str, image: str, seconds: float) -> dict[str, Any] | str:
     """Return what the container reported, or why it did not."""
-    name = f"airbridge-import-check-{uuid.uuid4().hex[:12]}"
+    name = f"{_NAME}-{uuid.uuid4().hex[:12]}"
     probe = resources.files("airbridge.publisher").joinpath("_probe.py").read_text(encoding="utf-8")
     environment = [part for item in _ENVIRONMENT.items() for part in ("--env", "=".join(item))]
     command = [

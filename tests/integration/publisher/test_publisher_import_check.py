@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from publisher_bucket import AIRFLOW_IMAGE, dag_file, need_image
 
+from airbridge.publisher import _import_check
 from airbridge.publisher._catalog import Claims
 from airbridge.publisher._files import LocalFile, Snapshot
 from airbridge.publisher._generate import TEMPLATES, DagRequest, render
@@ -24,10 +26,13 @@ def _image() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
+def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Under a name of this test's own: others may validate on this machine at the same time."""
+    name = f"airbridge-import-check-{uuid.uuid4().hex[:8]}"
+    monkeypatch.setattr(_import_check, "_NAME", name)
     yield
     left = subprocess.run(
-        ["docker", "ps", "--all", "--quiet", "--filter", "name=airbridge-import-check-"],
+        ["docker", "ps", "--all", "--quiet", "--filter", f"name={name}"],
         capture_output=True,
         text=True,
         check=True,
