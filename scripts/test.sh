@@ -37,16 +37,24 @@ fi
 
 # pytest must not find what the developer's shell says about another stack or another account.
 unset COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME AWS_ENDPOINT_URL AWS_PROFILE
+# run_tests FOLDER PYTEST-OPTION...
+run_tests() {
+  local folder=$1
+  shift
+  say test "$folder"
+  .venv/bin/python -m pytest "tests/$folder" "$@" --durations 10 ${arguments[@]+"${arguments[@]}"}
+}
+
+# Files that share no stack run side by side: as many as there are cores for what computes, more for what
+# mostly waits for containers. What measures the memory of a server wants the machine for itself.
 for suite in "${suites[@]}"; do
-  [ -d "tests/$suite" ] || continue
-  # Files side by side, where they do not share a stack: as many as there are cores for what computes, more
-  # for what waits for containers. ARGS="-n 0" runs one after the other.
   case "$suite" in
-    unit) at_once=(-n auto --dist loadfile) ;;
-    integration) at_once=(-n 3 --dist loadfile) ;;
-    *) at_once=() ;;
+    unit) run_tests unit -n auto --dist loadfile || exit ;;
+    integration)
+      run_tests integration/localstack || exit
+      run_tests integration --ignore tests/integration/localstack -n 3 --dist loadfile || exit
+      ;;
+    *) run_tests "$suite" || exit ;;
   esac
-  say test "$suite"
-  .venv/bin/python -m pytest "tests/$suite" ${at_once[@]+"${at_once[@]}"} --durations 10 ${arguments[@]+"${arguments[@]}"} || exit
 done
 say test "all passed: $asked"
