@@ -86,6 +86,15 @@ def generate_command(
     ] = None,
     retries: Annotated[int, typer.Option("--retries", min=0, max=100, help="Retries of the task.")] = 0,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of the pod.")] = "default",
+    cpu: Annotated[
+        str,
+        typer.Option(
+            "--cpu", envvar="DAG_CPU", help="Cores of the container: 0.5, 2 or 500m. Docker: a share."
+        ),
+    ] = "",
+    memory: Annotated[
+        str, typer.Option("--memory", envvar="DAG_MEMORY", help="Limit of the container: 512Mi or 2Gi.")
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +129,8 @@ def generate_command(
         environment=tuple((name, value) for name, _, value in pairs),
         retries=retries,
         namespace=namespace,
+        cpu=cpu,
+        memory=memory,
     )
     text = render(request, templates=template_dir)
     made = dag_id or f"{package}_{job_name}"

@@ -31,6 +31,10 @@ _ENTRYPOINT: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", r
 _JOB: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_TEXT: Final = 4096
+# As Kubernetes writes quantities; the same forms as the options of jobs (docs/jobs.md).
+_CPU: Final = re.compile(r"([0-9]{1,4}(\.[0-9]{1,3})?|[0-9]{1,6}m)")
+_MEMORY: Final = re.compile(r"([1-9][0-9]{0,5})(Ki|Mi|Gi)")
+_MILLI: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,15 @@ class DagRequest:
     environment: tuple[tuple[str, str], ...] = ()
     retries: int = 0
     namespace: str = "default"
+    cpu: str = ""
+    """Cores of the container: ``0.5``, ``2`` or ``500m``. Kubernetes limits to them; Docker takes a share."""
+    memory: str = ""
+    """Limit of the container: ``512Mi`` or ``2Gi``."""
 
 
 def literal(value: object) -> str:
     """Return Python's literal of ``value`` as ``ruff format`` writes it; text never leaves its quotes."""
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool | int | float):
         return repr(value)
     if not isinstance(value, str):
         raise TypeError(f"there is no literal of {type(value).__name__}")
@@ -190,7 +198,14 @@ def _context(request: DagRequest) -> Mapping[str, Any]:
         "environment": request.environment,
         "retries": request.retries,
         "namespace": request.namespace,
+        "cpu": request.cpu,
+        "cores": _cores(request.cpu) if request.cpu else None,
+        "memory": request.memory,
     }
+
+
+def _cores(cpu: str) -> float:
+    return int(cpu[:-1]) / _MILLI if cpu.endswith("m") else float(cpu)
 
 
 def _image(request: DagRequest) -> str:
@@ -205,10 +220,20 @@ def _is_reference(tag: str) -> bool:
     return ":" in tag or "/" in tag or "@" in tag
 
 
+def _wrong_limits(request: DagRequest) -> str:
+    if request.cpu and not (_CPU.fullmatch(request.cpu) and _cores(request.cpu) > 0):
+        return f"--cpu {request.cpu!r}: use cores such as 0.5, 2 or 500m"
+    if request.memory and not _MEMORY.fullmatch(request.memory):
+        return f"--memory {request.memory!r}: use a size such as 512Mi or 2Gi"
+    if (request.cpu or request.memory) and request.template == "python":
+        return "--cpu and --memory limit a container, and the template python has none"
+    return ""
+
+
 def _check(request: DagRequest) -> None:
     """Refuse what no template could use; the filter ``py`` makes the rest safe."""
     dag_id = request.dag_id or f"{request.package}_{request.job}"
-    wrong = ""
+    wrong = _wrong_limits(request)
     if not _JOB.fullmatch(request.job) or keyword.iskeyword(request.job):
         wrong = f"--job-name {request.job!r}: use letters, digits and _"
     elif not is_dag_id(dag_id) or not follows_convention(dag_id, request.package):
@@ -231,7 +256,7 @@ def _check(request: DagRequest) -> None:
         wrong = f"--template {request.template!r} is no path"
     elif "," in request.queue or not request.queue.isprintable():
         wrong = f"--queue {request.queue!r}: use one word"
-    else:
+    elif not wrong:
         texts = (
             *(request.queue, request.schedule or "", request.description, request.namespace),
             *(*request.tags, *request.command, *(value for _, value in request.environment)),

@@ -65,6 +65,8 @@ def test_generated_files_of_all_templates_are_imported() -> None:
                 command=("sh", "-c", 'echo "hello"'),
                 environment=(("REGION", "eu"),),
                 retries=2,
+                cpu="" if template == "python" else "500m",
+                memory="" if template == "python" else "512Mi",
             )
         )
         for template in TEMPLATES

@@ -69,6 +69,40 @@ def shape(text: str) -> str:
     return ast.dump(tree)
 
 
+@pytest.mark.parametrize(("cpu", "memory"), [("0.5", "512Mi"), ("500m", ""), ("", "2Gi")])
+def test_limits_of_a_container_are_written_as_its_engine_wants_them(cpu: str, memory: str) -> None:
+    pod = render(request("kubernetes", cpu=cpu, memory=memory))
+    container = render(request("docker", cpu=cpu, memory=memory))
+    assert format_faults(pod, container) == ""
+    for text in filter(None, (cpu, memory)):
+        assert pod.count(f'"{text}"') == 2  # what it asks for, and what it gets at most
+    assert ("cpus=0.5," in container) == bool(cpu)
+    assert [word for word in ('"512m"', '"2g"') if f"mem_limit={word}" in container] == (
+        [f'"{memory[:-1].lower()}"'] if memory else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cpu": "two"}, "--cpu"),
+        ({"cpu": "0"}, "--cpu"),
+        ({"cpu": "-1"}, "--cpu"),
+        ({"memory": "512"}, "--memory"),
+        ({"memory": "512MB"}, "--memory"),
+        ({"memory": '1Gi", evil'}, "--memory"),
+    ],
+)
+def test_limits_that_no_engine_understands_are_refused(changes: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        render(request("docker", **changes))
+
+
+def test_a_task_without_a_container_has_no_limits_of_one() -> None:
+    with pytest.raises(SettingsError, match="template python has none"):
+        render(request("python", memory="1Gi"))
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("minimal", [True, False])
 def test_file_is_laid_out_and_the_same_every_time(template: str, minimal: bool) -> None:
