@@ -48,12 +48,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the mark that is set here
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ours = [item for item in items if item.path.is_relative_to(here)]
     for item in ours:
         # "signal", because the other way ends the process without any clean-up.
         item.add_marker(pytest.mark.timeout(_TIMEOUT_S, method="signal"))
+        if "stack" not in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.own_stack)
 
     def rank(item: pytest.Item) -> int:
         return next((i + 1 for i, name in enumerate(_DISRUPTIVE) if item.path.stem.startswith(name)), 0)

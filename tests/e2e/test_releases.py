@@ -94,7 +94,7 @@ def _made():
 _made()
 '''
 # Seconds that a task runs: so long that two publishes fit in, on a busy machine as well.
-PAUSE_S = 25
+PAUSE_S = 20
 LOOKS_AROUND = "ABP401"  # files that are read while a DAG file is parsed: here that is the point
 SIBLINGS = ("a", "b", "c", "d")
 STORM_SECONDS = 20.0
@@ -193,6 +193,16 @@ def _current(where: Stack | EdgeHost, service: str, path: str) -> str:
     return done.stdout if done.code == 0 else ""
 
 
+def _await_release(stack: Stack, edge: EdgeHost, package: str, dag_id: str, release: str) -> None:
+    """Return when the API and the edge host show it: what ``--wait`` waits for, without the worker's report."""
+    until(
+        f"the API shows release {release}",
+        lambda: (stack.api.find(f"/dags/{dag_id}") or {}).get("description") == release,
+    )
+    path = f"{package}/dags/{dag_id}.py"
+    until(f"the edge host has {release}", lambda: f'"{release}"' in _current(edge, "edge-worker", path))
+
+
 def test_publish_that_waits_returns_when_the_release_is_in_the_api_and_on_the_edge(
     stack: Stack, edge: EdgeHost, publisher: Publisher
 ) -> None:
@@ -209,9 +219,9 @@ def test_publish_that_waits_returns_when_the_release_is_in_the_api_and_on_the_ed
 def test_run_finishes_on_the_release_it_began_with_although_two_more_are_published(
     stack: Stack, edge: EdgeHost, publisher: Publisher
 ) -> None:
-    assert edge
     dag_id = "e2e_steps_pinned"
-    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "one", pause=PAUSE_S)}, "--wait")
+    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "one", pause=PAUSE_S)})
+    _await_release(stack, edge, "e2e_steps", dag_id, "one")
     run = stack.trigger(dag_id)
     stack.wait_for_task(run, "first", ("running",))
     path = f"e2e_steps/dags/{dag_id}.py"
@@ -235,10 +245,10 @@ def test_run_finishes_on_the_release_it_began_with_although_two_more_are_publish
 def test_rollback_brings_an_earlier_release_back_with_one_write(
     stack: Stack, edge: EdgeHost, publisher: Publisher
 ) -> None:
-    assert edge
     dag_id = "e2e_steps_rolled"
     good = publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "good")})["release"]
-    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "bad")}, "--wait")
+    publisher.publish("e2e_steps", {f"{dag_id}.py": _two_steps(dag_id, "bad")})
+    _await_release(stack, edge, "e2e_steps", dag_id, "bad")
     before = _versions(stack, "e2e_steps")
     publisher("rollback", good, "--package-name", "e2e_steps", "--wait")
     written = _versions(stack, "e2e_steps") - before
@@ -264,13 +274,14 @@ def _versions(stack: Stack, package: str) -> set[tuple[str, str]]:
 def test_edge_host_that_was_away_fetches_the_release_of_a_waiting_run(
     stack: Stack, edge: EdgeHost, publisher: Publisher
 ) -> None:
-    assert edge
     dag_id, queue = "e2e_late_pinned", "e2e-late"
-    publisher.publish("e2e_late", {f"{dag_id}.py": _two_steps(dag_id, "old", queue)}, "--wait")
+    publisher.publish("e2e_late", {f"{dag_id}.py": _two_steps(dag_id, "old", queue)})
+    _await_release(stack, edge, "e2e_late", dag_id, "old")
     run = stack.trigger(dag_id)
     stack.wait_for_task(run, "first", ("queued",))
     for release in ("newer", "newest"):
-        publisher.publish("e2e_late", {f"{dag_id}.py": _two_steps(dag_id, release, queue)}, "--wait")
+        publisher.publish("e2e_late", {f"{dag_id}.py": _two_steps(dag_id, release, queue)})
+        _await_release(stack, edge, "e2e_late", dag_id, release)
     # A host that never saw the old release: its store begins with the newest.
     late = stack.edge("late", queue)
     try:
@@ -288,18 +299,20 @@ def test_publish_that_died_before_its_manifest_changes_nothing_anywhere(
 ) -> None:
     dag_id, path = "e2e_half_way", "e2e_half/dags/e2e_half_way.py"
     whole, half = _two_steps(dag_id, "whole"), _two_steps(dag_id, "half")
-    publisher.publish("e2e_half", {f"{dag_id}.py": whole}, "--wait")
+    publisher.publish("e2e_half", {f"{dag_id}.py": whole})
+    _await_release(stack, edge, "e2e_half", dag_id, "whole")
     # What a publish does before it dies: the file is there, the manifest still names the one before.
     stack.put_dag("e2e_half", f"{dag_id}.py", half)
     stack.put_dag("e2e_half", "e2e_half_stray.py", _two_steps("e2e_half_stray", "half"))
     # Another package's release that came later and is everywhere: so both hosts have looked since.
-    publisher.publish("e2e_steps", {"e2e_steps_after.py": _two_steps("e2e_steps_after", "after")}, "--wait")
+    publisher.publish("e2e_steps", {"e2e_steps_after.py": _two_steps("e2e_steps_after", "after")})
+    _await_release(stack, edge, "e2e_steps", "e2e_steps_after", "after")
     assert stack.api.get(f"/dags/{dag_id}")["description"] == "whole"
     assert stack.api.find("/dags/e2e_half_stray") is None
     for where, service in ((stack, "dag-processor"), (edge, "edge-worker")):
         assert _current(where, service, path) == whole
-    publisher.publish("e2e_half", {f"{dag_id}.py": half}, "--wait")
-    assert stack.api.get(f"/dags/{dag_id}")["description"] == "half"
+    publisher.publish("e2e_half", {f"{dag_id}.py": half})
+    _await_release(stack, edge, "e2e_half", dag_id, "half")
 
 
 def test_releases_in_quick_succession_are_never_mixed_and_lose_no_run(

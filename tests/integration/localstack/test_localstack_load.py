@@ -55,6 +55,9 @@ def digest(stream: Any) -> str:
     return md5.hexdigest()
 
 
+PART = 16 * MIB
+
+
 def memory_peak(server: S3Server) -> int:
     """Bytes that the server's process has had at most."""
     code, output = server.run("sh", "-c", "cat /proc/[0-9]*/status")
@@ -70,7 +73,13 @@ def test_big_object_goes_through_without_filling_memory(
     etag = s3.put_object(Bucket=bucket, Key="big", Body=Pattern(size))["ETag"]
     expected = digest(Pattern(size))
     assert etag.strip('"') == expected
-    assert digest(s3.get_object(Bucket=bucket, Key="big")["Body"]) == expected
+    # In parts, as boto3's own transfers do: LocalStack's web server keeps whatever a slow reader of one answer
+    # has not read yet, and how slow this one is depends on the machine.
+    got = hashlib.md5(usedforsecurity=False)
+    for start in range(0, size, PART):
+        part = f"bytes={start}-{start + PART - 1}"
+        got.update(s3.get_object(Bucket=bucket, Key="big", Range=part)["Body"].read())
+    assert got.hexdigest() == expected
     s3.copy_object(Bucket=bucket, Key="twin", CopySource={"Bucket": bucket, "Key": "big"})
     assert memory_peak(s3_server) - before < size // 3
     s3 = s3_server.kill_and_start()
