@@ -194,7 +194,7 @@ def _current(where: Stack | EdgeHost, service: str, path: str) -> str:
 
 
 def _await_release(stack: Stack, edge: EdgeHost, package: str, dag_id: str, release: str) -> None:
-    """Return when the API and the edge host show it: what ``--wait`` waits for, without the worker's report."""
+    """Return when the API and the edge host show it: ``--wait`` without the worker's report."""
     until(
         f"the API shows release {release}",
         lambda: (stack.api.find(f"/dags/{dag_id}") or {}).get("description") == release,

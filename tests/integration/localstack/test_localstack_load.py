@@ -73,8 +73,8 @@ def test_big_object_goes_through_without_filling_memory(
     etag = s3.put_object(Bucket=bucket, Key="big", Body=Pattern(size))["ETag"]
     expected = digest(Pattern(size))
     assert etag.strip('"') == expected
-    # In parts, as boto3's own transfers do: LocalStack's web server keeps whatever a slow reader of one answer
-    # has not read yet, and how slow this one is depends on the machine.
+    # In parts, as boto3's own transfers do: LocalStack's web server keeps whatever a slow reader of one
+    # answer has not read yet, and how slow this one is depends on the machine.
     got = hashlib.md5(usedforsecurity=False)
     for start in range(0, size, PART):
         part = f"bytes={start}-{start + PART - 1}"
