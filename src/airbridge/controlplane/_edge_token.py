@@ -63,7 +63,9 @@ def claimed_worker(authorization: str | None) -> str:
     if not header.keys() <= _HEADER_FIELDS:
         raise _not_accepted("token_header")
     worker = claims.get("iss")
-    if not isinstance(worker, str) or not is_worker_name(worker):
+    if not isinstance(worker, str):
+        raise _not_accepted()
+    if not is_worker_name(worker):
         raise Refusal(
             403, "token_invalid", "the token names no worker; set WORKER_NAME to a-z, 0-9 and dashes"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from airbridge.controlplane._refusal import Refusal
 from airbridge.identity.jobs import JobKey
@@ -63,13 +63,13 @@ class S3Rules:
         :param uri: path and query as the gateway received them, ``/s3/<bucket>/<key>?…``
         :raises Refusal: it may not
         """
-        parts = urlsplit(uri)
-        path = unquote(parts.path)
+        encoded, _, query = uri.partition("?")
+        path = unquote(encoded)
         if not path.startswith(_PREFIX) or "%" in path or "\0" in path:
             raise _refused()
         bucket, _, key = path.removeprefix(_PREFIX).partition("/")
         if not key:
-            self._check_bucket(worker, method, bucket, parts.query)
+            self._check_bucket(worker, method, bucket, query)
         elif bucket == self._layout.dag_bucket:
             self._check_dags(method, key)
         elif bucket == self._layout.log_bucket and method in (*_READS, *_WRITES):
@@ -102,7 +102,8 @@ class S3Rules:
     def _check_logs(self, worker: Worker, key: str) -> None:
         if key.startswith(f"{self._layout.environment}/diag/{worker.name}/"):
             return
-        log = _LOG.fullmatch(key.removeprefix(f"{self._layout.environment}/task-logs/"))
+        folder = f"{self._layout.environment}/task-logs/"
+        log = _LOG.fullmatch(key, len(folder)) if key.startswith(folder) else None
         if not log:
             raise _refused()
         map_index = -1 if log["map"] is None else int(log["map"])

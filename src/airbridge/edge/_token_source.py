@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from airbridge.credential import JOIN_PREFIX, Credential, JoinToken
+from airbridge.credential import JOIN_PREFIX, Credential, JoinToken, is_worker_name
 from airbridge.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def read_token(environ: Mapping[str, str]) -> Credential | JoinToken:
     except ValueError:
         raise _fail(name, "is not a worker's credential (NAME.SECRET) or join token", _AGAIN) from None
     worker = environ.get("WORKER_NAME", "").strip()
-    if worker and worker != token.name:
+    if is_worker_name(worker) and worker != token.name:
         raise _fail(
             name,
             f"is of worker {token.name}, but WORKER_NAME is {worker}",

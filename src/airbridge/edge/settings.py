@@ -102,7 +102,7 @@ class EdgeSettings(BaseSettings):
     edge_heartbeat_interval: int = Field(default=10, ge=1, le=300)
     """Seconds between heartbeats; must equal the control plane's ``[edge] heartbeat_interval``."""
     edge_state_dir: Path = Path(STATE_DIR)
-    """Lock, heartbeat mark and the credential of a host that joined; a volume, so that a restart remembers."""
+    """Lock, heartbeat mark, the credential of a host that joined; a volume, so that a restart remembers."""
     edge_min_free_disk_mb: int = Field(default=512, ge=0, le=1_048_576)
     """MiB of free disk below which the worker takes no new task and ``diag`` fails."""
     dag_store: Path = Path("/store")
