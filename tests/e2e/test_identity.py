@@ -1,4 +1,4 @@
-"""Two workers, each with a credential of its own: what one of them holds opens nothing of the other's (A5, D5)."""
+"""Two workers, each with its own credential: what one of them holds opens nothing of the other's (A5, D5)."""
 
 from __future__ import annotations
 
