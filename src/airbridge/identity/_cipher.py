@@ -34,6 +34,13 @@ class Cipher:
         """Return what may be stored."""
         return self._fernet.encrypt(secret.encode()).decode("ascii")
 
+    def renew(self, stored: str) -> str:
+        """Return the same, encrypted with the newest key.
+
+        :raises IntegrityError: it was encrypted with another key
+        """
+        return self.encrypt(self.decrypt(stored))
+
     def decrypt(self, stored: str) -> str:
         """Return the secret.
 
@@ -44,5 +51,5 @@ class Cipher:
         except InvalidToken:
             raise IntegrityError(
                 "the secrets of the edge workers were encrypted with another Fernet key",
-                fix="give the old key back (fernet-key), or rotate every worker: airbridge edge enroll",
+                fix="give the old key back (fernet-key); to change it see docs/operations.md",
             ) from None

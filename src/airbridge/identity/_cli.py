@@ -280,6 +280,12 @@ def join_token_command(name: _Name, as_json: _Json = False) -> None:
     _print_token(token, _known(store, name), "join token", as_json=as_json)
 
 
+@edge.command("reencrypt")
+def reencrypt_command() -> None:
+    """For a change of the Fernet key: encrypt all secrets with the first of the keys that are set."""
+    _say(f"{_store().reencrypt()} secrets of edge workers encrypted with the newest key")
+
+
 def main() -> None:
     """Run the command line; an expected failure is one line and its exit code."""
     try:

@@ -189,6 +189,18 @@ class WorkerStore:
             self._forget_secrets(cursor, credential.name)
             self._add_secret(cursor, credential)
 
+    def reencrypt(self) -> int:
+        """Encrypt every secret with the newest of the cipher's keys; returns how many there are."""
+        with self._database.cursor() as cursor:
+            cursor.execute("SELECT id, encrypted FROM airbridge.worker_secret FOR UPDATE")
+            rows = cursor.fetchall()
+            for number, stored in rows:
+                cursor.execute(
+                    "UPDATE airbridge.worker_secret SET encrypted = %s WHERE id = %s",
+                    (self._cipher.renew(stored), number),
+                )
+        return len(rows)
+
     def revoke(self, name: str) -> bool:
         """End an enrolment; returns whether it had not ended before.
 

@@ -104,8 +104,13 @@ def test_another_fernet_key_is_one_clear_line(store: WorkerStore, database: Data
 
 def test_fernet_key_may_be_rotated(store: WorkerStore, database: Database, fernet_key: str) -> None:
     credential = _enrolled(store)
-    both = WorkerStore(database, Cipher(f"{Fernet.generate_key().decode()},{fernet_key}"))
+    new = Fernet.generate_key().decode()
+    both = WorkerStore(database, Cipher(f"{new},{fernet_key}"))
     assert _secrets(both) == (credential.secret,)
+    with pytest.raises(IntegrityError):
+        _secrets(WorkerStore(database, Cipher(new)))
+    assert both.reencrypt() == 1
+    assert _secrets(WorkerStore(database, Cipher(new))) == (credential.secret,)
 
 
 def test_name_is_enrolled_once(store: WorkerStore) -> None:
