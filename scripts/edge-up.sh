@@ -19,6 +19,8 @@ name=${1-} queues=${2-} concurrency=${3-}
 
 umask 077
 dir=$(edge_dir "$name")
+[ ! -e "$dir/compose.edge.yaml" ] ||
+  die "$dir is the bundle of an edge host on another machine" "choose another NAME, or remove the folder"
 mkdir -p "$dir"
 chmod 700 "$dir"
 

@@ -160,6 +160,7 @@ edge_names() {
   {
     docker ps --all --filter label=com.docker.compose.project --format '{{.Label "com.docker.compose.project"}}' |
       sed -n "s/^$PROJECT-edge-//p"
-    for dir in "$(bundles_dir)"/*/; do [ ! -d "$dir" ] || basename "$dir"; done
+    # A folder with a compose file in it is a bundle for another machine.
+    for dir in "$(bundles_dir)"/*/; do [ ! -d "$dir" ] || [ -e "$dir/compose.edge.yaml" ] || basename "$dir"; done
   } | sort -u
 }

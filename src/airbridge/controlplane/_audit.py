@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import structlog
@@ -9,8 +10,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_lat
 
 __all__ = ["Audit"]
 
-_log = structlog.get_logger("airbridge.audit")
-
+# JSON whatever else the process logs like: what strangers write must not look like lines of ours.
+_PROCESSORS: Final = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.JSONRenderer(),
+)
 # What a stranger may write into a log line: enough to recognise, too little to fill a disk.
 _LONGEST: Final = 512
 
@@ -34,7 +39,8 @@ class Audit:
     def refused(self, reason: str, *, worker: str, method: str, path: str, client: str, detail: str) -> None:
         """Note one refusal. ``worker`` is empty where nobody was proved."""
         self._refusals.labels(reason).inc()
-        _log.warning(
+        log = structlog.wrap_logger(structlog.PrintLogger(sys.stdout), processors=_PROCESSORS)
+        log.warning(
             "edge request refused",
             logger="airbridge.audit",
             reason=reason,

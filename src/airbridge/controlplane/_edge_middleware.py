@@ -200,10 +200,14 @@ class EdgeMiddleware:
 
     async def _answer_gateway(self, request: _Request, send: Send) -> None:
         """Say 200 when the request to S3 that the gateway holds may go on."""
-        worker = await self._vouched(request)
         method = request.only_header(b"x-forwarded-method") or ""
         uri = request.only_header(b"x-forwarded-uri") or ""
         request.about = (method, uri)
+        try:
+            worker = await self._vouched(request)
+        except Refusal as refusal:
+            # S3 knows no 401; clients of it treat "denied" as what it is.
+            raise refusal.with_status(403) if refusal.status == 401 else refusal from None
         if self._s3_rules.needs_database(uri):
             await self._in_thread(lambda: self._s3_rules.check(worker, method, uri))
         else:

@@ -6,6 +6,7 @@ would let a revoked worker go on.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
@@ -41,6 +42,7 @@ class Roster:
     def __init__(self, enrolments: Enrolments, clock: Callable[[], float] = time.monotonic) -> None:
         self._enrolments = enrolments
         self._clock = clock
+        self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[float, Worker | None]] = OrderedDict()
         self._seen: dict[str, float] = {}
 
@@ -56,10 +58,11 @@ class Roster:
         # The age counts from before the question: an answer is never older than it seems.
         asked = self._clock()
         worker = self._enrolments.find(name)
-        self._known[name] = (asked, worker)
-        self._known.move_to_end(name)
-        while len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        with self._lock:
+            self._known[name] = (asked, worker)
+            self._known.move_to_end(name)
+            while len(self._known) > _MOST:
+                self._known.popitem(last=False)
         return worker
 
     def is_seen_stale(self, name: str) -> bool:

@@ -28,8 +28,10 @@ _IN_API_SERVER = sys.argv[1:2] == ["api-server"]
 
 
 def _middleware() -> dict[str, Any]:
+    from airbridge.controlplane._access_log import hide_granted_questions
     from airbridge.controlplane._edge_middleware import EdgeMiddleware
 
+    hide_granted_questions()
     return {
         "name": "AirBridge edge door",
         "middleware": EdgeMiddleware,

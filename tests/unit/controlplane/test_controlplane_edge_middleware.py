@@ -595,7 +595,7 @@ SAMPLE = "/s3/airbridge-dags/dev/sample/dags/sample.py"
 def test_request_to_s3_is_the_workers_or_nobodys(door: EdgeMiddleware) -> None:
     assert _ask_s3(door, "GET", SAMPLE, CREDENTIAL).status == 200
     assert _ask_s3(door, "PUT", SAMPLE, CREDENTIAL).status == 403
-    assert _ask_s3(door, "GET", SAMPLE).status == 401
+    assert _ask_s3(door, "GET", SAMPLE).status == 403
     assert _ask_s3(door, "GET", SAMPLE, (b"x-airbridge-token", b"x")).status == 403
 
 
@@ -667,14 +667,35 @@ def test_refusal_is_logged_with_its_reason_and_counted(
 ) -> None:
     _call(door, "workers/{}", NEIGHBOUR)
     _ask(door, f"{OWN}version", token("version", secret="x" * 64))
-    printed = capsys.readouterr().out
-    assert "reason=name_mismatch" in printed
-    assert f"worker={WORKER}" in printed
-    assert "reason=token_signature" in printed  # what the stranger is not told
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["reason"], line["worker"]) for line in lines] == [
+        ("name_mismatch", WORKER),
+        ("token_signature", ""),  # what the stranger is not told
+    ]
+    assert {line["logger"] for line in lines} == {"airbridge.audit"}
+    assert all(line["client"] == "10.0.0.9" for line in lines)
     counted = audit.metrics().decode()
     assert 'airbridge_edge_refusals_total{reason="name_mismatch"} 1.0' in counted
     assert 'airbridge_edge_refusals_total{reason="token_signature"} 1.0' in counted
     assert WORKER not in counted
+
+
+def test_what_a_stranger_writes_stays_within_its_line(
+    door: EdgeMiddleware, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = 'x\n{"event": "edge request refused", "worker": "innocent"}'
+    _ask(door, f"{OWN}{forged}" + "y" * 5000, token("version"))
+    [line] = capsys.readouterr().out.splitlines()
+    assert len(line) < 1500
+    assert json.loads(line)["worker"] == ""
+
+
+def test_refusal_about_s3_names_what_was_asked_of_s3(
+    door: EdgeMiddleware, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ask_s3(door, "DELETE", SAMPLE, CREDENTIAL)
+    line = json.loads(capsys.readouterr().out)
+    assert (line["method"], line["path"], line["worker"]) == ("DELETE", SAMPLE, WORKER)
 
 
 def test_database_that_is_away_refuses_until_it_is_back(
