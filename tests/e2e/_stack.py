@@ -454,6 +454,7 @@ class Stack:
         *,
         wait: bool = True,
         profiles: str = "",
+        connections: str = "*",
         variables: str = "*",
         given: str = "",
         **settings: str,
@@ -464,6 +465,7 @@ class Stack:
             the edge host "a", which has the demo services beside it)
         :param wait: until the control plane has heard of the worker
         :param profiles: compose profiles, such as ``demo``
+        :param connections: Airflow connections that its tasks may read
         :param variables: Airflow variables that its tasks may use
         :param given: its credential or join token; default: it is enrolled, or keeps what it has
         :param settings: any other setting of an edge host; wins over the ones made here
@@ -476,6 +478,7 @@ class Stack:
             queues,
             token.read_text() if token.exists() else "",
             concurrency=settings.get("WORKER_CONCURRENCY", ""),
+            connections=connections,
             variables=variables,
         )
         token.unlink(missing_ok=True)
@@ -520,10 +523,17 @@ class Stack:
         )
 
     def ensure(
-        self, name: str, queues: str, held: str = "", *, concurrency: str = "", variables: str = ""
+        self,
+        name: str,
+        queues: str,
+        held: str = "",
+        *,
+        concurrency: str = "",
+        connections: str = "",
+        variables: str = "",
     ) -> str:
         """Return a credential for the worker: the one that it holds, if it is good, else a new one."""
-        options = ["--queues", queues, "--variables", variables]
+        options = ["--queues", queues, "--connections", connections, "--variables", variables]
         options += ["--concurrency", concurrency] if concurrency else []
         return self.identity("ensure", name, *options, stdin=held).stdout.strip()
 

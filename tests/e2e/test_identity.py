@@ -151,7 +151,7 @@ def pair(stack: Stack) -> Iterator[Pair]:
         stack.api.post("/variables", {"key": name, "value": "not for edge hosts"})
     stack.api.post("/connections", {"connection_id": SECRET_CONNECTION, "conn_type": "http"})
     key = stack.put_dag("identity", "identity.py", DAG)
-    host = stack.edge(MINE, MINE, variables=MAY_END, wait=False, WORKER_CONCURRENCY="4")
+    host = stack.edge(MINE, MINE, connections="", variables=MAY_END, wait=False, WORKER_CONCURRENCY="4")
     # The other one joins, as a remote host does.
     join = stack.identity("enroll", THEIRS, "--queues", THEIRS, "--variables", MAY_END).stdout.strip()
     other = stack.edge(THEIRS, THEIRS, given=join)
