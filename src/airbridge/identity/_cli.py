@@ -40,6 +40,7 @@ _KEY: Final = "AIRFLOW__CORE__FERNET_KEY"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DEFAULT_CONCURRENCY: Final = 8  # as an edge host's own default (WORKER_CONCURRENCY)
 _NEVER: Final = "never"
+_ENSURE_OVERLAP: Final = timedelta(hours=1)
 _LONGEST_OVERLAP: Final = timedelta(days=30)  # a rotation that never ends is none
 
 _Name = Annotated[str, typer.Argument(help="The worker's name: a-z, 0-9 and dashes.")]
@@ -198,7 +199,6 @@ def ensure_command(
     worker = store.find(check_name(name))
     if worker is not None and worker.revoked_at is not None:
         raise RefusedError(f"worker '{name}' was revoked", fix=f"airbridge edge enroll {name} if it may work")
-    credential = Credential.new(name)
     if worker is None or worker.state(datetime.now(UTC)) == "expired":
         allowance = Allowance.checked(
             _list(queues) or ("default",),
@@ -206,6 +206,7 @@ def ensure_command(
             _list(connections),
             _list(variables),
         )
+        credential = Credential.new(name)
         store.enroll(name, allowance, credential=credential)
         _say(f"worker {name} enrolled, queues {','.join(allowance.queues)}")
     else:
@@ -217,7 +218,8 @@ def ensure_command(
         if held is not None:
             credential = Credential(name, held)
         else:
-            store.replace_credential(credential)
+            # What it held stays good for a while, so that a host that is made anew can finish its tasks.
+            credential = store.rotate(name, _ENSURE_OVERLAP)
             _say(f"worker {name} has a new credential")
     _print_token(credential.text, _known(store, name), "credential", as_json=as_json)
 

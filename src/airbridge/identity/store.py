@@ -179,16 +179,6 @@ class WorkerStore:
             self._add_secret(cursor, credential)
         return credential
 
-    def replace_credential(self, credential: Credential) -> None:
-        """Make ``credential`` the only one of its worker, now.
-
-        :raises RefusedError: no worker of this name is enrolled
-        """
-        with self._database.cursor() as cursor:
-            self._lock(cursor, credential.name)
-            self._forget_secrets(cursor, credential.name)
-            self._add_secret(cursor, credential)
-
     def reencrypt(self) -> int:
         """Encrypt every secret with the newest of the cipher's keys; returns how many there are."""
         with self._database.cursor() as cursor:

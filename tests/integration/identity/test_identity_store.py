@@ -141,13 +141,12 @@ def test_update_changes_what_it_may_do_and_not_what_it_holds(store: WorkerStore)
     assert (worker.allowance, worker.secrets) == (changed, (credential.secret,))
 
 
-@pytest.mark.parametrize("what", ["update", "rotate", "join token", "replace", "revoke"])
+@pytest.mark.parametrize("what", ["update", "rotate", "join token", "revoke"])
 def test_nothing_is_done_for_a_name_that_nobody_has(store: WorkerStore, what: str) -> None:
     calls = {
         "update": lambda: store.update("nobody", ALLOWED, None),
         "rotate": lambda: store.rotate("nobody", HOUR),
         "join token": lambda: store.new_join_token("nobody"),
-        "replace": lambda: store.replace_credential(Credential.new("nobody")),
         "revoke": lambda: store.revoke("nobody"),
     }
     with pytest.raises(RefusedError, match="no worker 'nobody' is enrolled"):
@@ -182,12 +181,20 @@ def test_never_more_than_two_secrets_are_good(store: WorkerStore) -> None:
     assert _secrets(store) == (third.secret, second.secret)
 
 
-def test_replaced_credential_is_the_only_one(store: WorkerStore) -> None:
+def test_short_overlap_is_not_made_longer_by_the_next_rotation(store: WorkerStore) -> None:
     _enrolled(store)
-    store.rotate("north-1", HOUR)
-    only = Credential.new("north-1")
-    store.replace_credential(only)
-    assert _secrets(store) == (only.secret,)
+    second = store.rotate("north-1", timedelta(seconds=1))
+    third = store.rotate("north-1", HOUR)
+    assert _secrets(store) == (third.secret, second.secret)
+    time.sleep(1.1)
+    assert _secrets(store) == (third.secret, second.secret)
+
+
+def test_worker_that_has_not_joined_yet_may_be_given_its_credential(store: WorkerStore) -> None:
+    store.enroll("north-1", ALLOWED)
+    assert _secrets(store) == ()
+    credential = store.rotate("north-1", HOUR)
+    assert _secrets(store) == (credential.secret,)
 
 
 # --- joining ----------------------------------------------------------------------------------------
