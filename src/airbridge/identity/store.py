@@ -171,9 +171,8 @@ class WorkerStore:
                 " (SELECT max(id) FROM airbridge.worker_secret WHERE worker = %s)",
                 (name, name),
             )
-            # One that is about to end is not given a longer life.
             cursor.execute(
-                "UPDATE airbridge.worker_secret SET ends_at = least(ends_at, now() + %s) WHERE worker = %s",
+                "UPDATE airbridge.worker_secret SET ends_at = now() + %s WHERE worker = %s",
                 (overlap, name),
             )
             self._add_secret(cursor, credential)
