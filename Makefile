@@ -13,6 +13,12 @@ NAME ?=
 QUEUES ?=
 # Tasks that the host runs at once. Empty: what it had before, else the image's own number.
 CONCURRENCY ?=
+# What tasks of `make enroll` and `make edge` may use of Airflow's connections and variables, separated by
+# commas; * is all of them. Empty: what it had before, else none.
+CONNECTIONS ?=
+VARIABLES ?=
+# `make enroll`: the enrolment ends after this long, such as 90d. Empty: never.
+EXPIRES ?=
 # FORCE=1 lets `make destroy` delete without asking, for scripts.
 FORCE ?=
 # Seconds that a service may take to end before it is killed; empty: what the compose files say.
@@ -27,7 +33,7 @@ ARGS ?=
 ONLY ?=
 # V=1 shows the output of builds and starts; it always goes to .airbridge/log.
 V ?=
-export NAME QUEUES CONCURRENCY FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS ONLY V
+export NAME QUEUES CONCURRENCY CONNECTIONS VARIABLES EXPIRES FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS ONLY V
 
 # The base of every image. Its default is in the Dockerfiles; where no registry serves it, it is
 # bootstrapped from Debian's packages. Exported only when set, so that .env keeps its say.
@@ -51,9 +57,19 @@ password: ## Print the admin password of the web UI, and nothing else
 	@scripts/password.sh
 
 ##@ Edge hosts
-.PHONY: edge diag
+.PHONY: edge enroll workers rotate revoke join-token diag
 edge: ## Another edge host on this machine; NAME=berlin [QUEUES=default,gpu] [CONCURRENCY=4]
 	@scripts/edge-up.sh "$$NAME" "$$QUEUES" "$$CONCURRENCY"
+enroll: ## A bundle for an edge host on another machine; NAME=plant-7 [QUEUES=default] [CONCURRENCY=8] [EXPIRES=90d]
+	@scripts/enroll.sh "$$NAME" "$$QUEUES" "$$CONCURRENCY"
+workers: ## Who is enrolled; [JSON=1]
+	@scripts/identity.sh list
+rotate: ## A new credential for an edge host, on stdout; the old one stays good for an hour; NAME=plant-7
+	@scripts/identity.sh rotate "$$NAME"
+revoke: ## Nothing that an edge host holds opens anything, within a second; NAME=plant-7
+	@scripts/identity.sh revoke "$$NAME"
+join-token: ## Another join token for an edge host, on stdout; NAME=plant-7
+	@scripts/identity.sh join-token "$$NAME"
 diag: ## Check every part of an edge host's connection; [NAME=local] [JSON=1]
 	@scripts/diag.sh "$$NAME"
 

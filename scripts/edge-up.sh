@@ -5,6 +5,7 @@
 # Usage: scripts/edge-up.sh NAME [QUEUES] [CONCURRENCY]
 #   QUEUES       comma list; default: what this host had before, else "default"
 #   CONCURRENCY  tasks at once; default: what this host had before, else the image's own
+# CONNECTIONS, VARIABLES  what its tasks may use of Airflow's, comma lists, '*' is all; default: as it is, else none
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -18,6 +19,8 @@ name=${1-} queues=${2-} concurrency=${3-}
 
 umask 077
 dir=$(edge_dir "$name")
+[ ! -e "$dir/compose.edge.yaml" ] ||
+  die "$dir is the bundle of an edge host on another machine" "choose another NAME, or remove the folder"
 mkdir -p "$dir"
 chmod 700 "$dir"
 
@@ -25,30 +28,27 @@ before() { [ ! -r "$dir/edge.env" ] || sed -n "s/^$1=//p" "$dir/edge.env" | tail
 [ -n "$queues" ] || queues=$(before WORKER_QUEUES)
 [ -n "$concurrency" ] || concurrency=$(before WORKER_CONCURRENCY)
 
-# Written beside and moved: an interrupted call leaves no half a file.
-secret edge-token >"$dir/.token.new" || true
-[ -s "$dir/.token.new" ] || die "the control plane gave no token for edge hosts" "make status shows whether it runs; make up starts it"
+# The control plane keeps a credential that is good, and makes one for a host that has none: this host's own, so
+# that it can be revoked alone. Written beside and moved: an interrupted call leaves no half a file.
+wanted=(--queues "${queues:-default}")
+[ -z "$concurrency" ] || wanted+=(--concurrency "$concurrency")
+[ -z "${CONNECTIONS-}" ] || wanted+=(--connections "$CONNECTIONS")
+[ -z "${VARIABLES-}" ] || wanted+=(--variables "$VARIABLES")
+held=/dev/null
+[ ! -r "$dir/token" ] || held=$dir/token
+identity ensure "$name" "${wanted[@]}" <"$held" >"$dir/.token.new" 2>"$dir/.said" ||
+  die "the control plane did not enrol $name: $(grep '^airbridge: ' "$dir/.said" || tail -n 1 "$dir/.said")" \
+    "make status shows whether it runs; make up starts it"
+rm -f "$dir/.said"
 # A container keeps the file that it was started with: another token or CA needs another container.
 recreate=()
 cmp -s "$dir/.token.new" "$dir/token" || recreate=(--force-recreate)
 mv "$dir/.token.new" "$dir/token"
-# The containers run as 50000. Root gives that user the file; anyone else lets the closed folder around it
-# keep other users of this machine away.
-if [ "$(id -u)" -eq 0 ]; then chown 50000:50000 "$dir/token"; else chmod 644 "$dir/token"; fi
-
+edge_owned "$dir/token"
+if edge_ca "$dir/ca.crt"; then recreate=(--force-recreate); fi
 # With a public host name the gateway has a certificate that every system trusts, and no CA of its own.
-ca=''
-if [ -z "$(setting GATEWAY_PUBLIC_HOST '')" ]; then
-  control_compose cp gateway:/data/caddy/pki/authorities/local/root.crt "$dir/.ca.new" >/dev/null 2>&1 ||
-    die "the gateway's CA could not be read" "make status shows whether the gateway runs; make up starts it"
-  chmod 644 "$dir/.ca.new"
-  cmp -s "$dir/.ca.new" "$dir/ca.crt" || recreate=(--force-recreate)
-  mv "$dir/.ca.new" "$dir/ca.crt"
-  ca=$dir/ca.crt
-  url=https://host.docker.internal:$GATEWAY_PORT
-else
-  url=https://$(setting GATEWAY_PUBLIC_HOST ''):$GATEWAY_PORT
-fi
+ca='' url=https://$(setting GATEWAY_PUBLIC_HOST host.docker.internal):$GATEWAY_PORT
+[ ! -r "$dir/ca.crt" ] || ca=$dir/ca.crt
 
 cat >"$dir/.env.new" <<ENV
 CONTROL_PLANE_URL=$url

@@ -121,6 +121,30 @@ edge_compose() {
 # secret NAME: one secret of the control plane, and nothing else, on stdout.
 secret() { control_compose run --rm --no-deps -T init python -m airbridge.controlplane show "$1" 2>/dev/null; }
 
+# identity ARGUMENTS...: `airbridge edge ARGUMENTS` in the control plane's image; words for people go to stderr.
+identity() { control_compose run --rm --no-deps -T --quiet-pull init airbridge edge "$@"; }
+
+# edge_ca FILE: writes the gateway's CA there, or removes the file where a public CA has signed its certificate.
+# True when that changed the file.
+edge_ca() {
+  if [ -n "$(setting GATEWAY_PUBLIC_HOST '')" ]; then
+    [ ! -e "$1" ] || { rm -f "$1" && return; }
+    return 1
+  fi
+  control_compose cp gateway:/data/caddy/pki/authorities/local/root.crt "$1.new" >/dev/null 2>&1 ||
+    die "the gateway's CA could not be read" "make status shows whether the gateway runs; make up starts it"
+  chmod 644 "$1.new"
+  if cmp -s "$1.new" "$1"; then
+    rm -f "$1.new"
+    return 1
+  fi
+  mv "$1.new" "$1"
+}
+
+# The containers of an edge host run as 50000. Root gives that user the file; anyone else lets the closed folder
+# around it keep other users of this machine away.
+edge_owned() { if [ "$(id -u)" -eq 0 ]; then chown 50000:50000 "$1"; else chmod 644 "$1"; fi; }
+
 edge_project() { printf '%s-edge-%s\n' "$PROJECT" "$1"; }
 
 # Where the credentials of this control plane's edge hosts on this machine lie; another project gets a
@@ -136,6 +160,7 @@ edge_names() {
   {
     docker ps --all --filter label=com.docker.compose.project --format '{{.Label "com.docker.compose.project"}}' |
       sed -n "s/^$PROJECT-edge-//p"
-    for dir in "$(bundles_dir)"/*/; do [ ! -d "$dir" ] || basename "$dir"; done
+    # A folder with a compose file in it is a bundle for another machine.
+    for dir in "$(bundles_dir)"/*/; do [ ! -d "$dir" ] || [ -e "$dir/compose.edge.yaml" ] || basename "$dir"; done
   } | sort -u
 }

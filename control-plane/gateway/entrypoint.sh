@@ -8,12 +8,6 @@ fail() {
   exit 2
 }
 
-readonly token_file=/secrets/gateway/edge-token
-[ -r "$token_file" ] && [ -s "$token_file" ] ||
-  fail "$token_file is missing, empty or not readable by uid $(id -u)" "start the 'secrets' service first (docker compose up does)"
-EDGE_TOKEN=$(cat "$token_file")
-export EDGE_TOKEN
-
 for name in ENVIRONMENT DAG_BUCKET LOG_BUCKET; do
   [[ "${!name:-}" =~ ^[a-z0-9][a-z0-9.-]{0,62}$ ]] || fail "$name='${!name:-}' is not a bucket or environment name" "use a-z, 0-9, dot and dash"
   # A dot is a dot in the Caddyfile's patterns too.

@@ -23,8 +23,17 @@ if [ -n "${CONTROL_PLANE_TOKEN_FILE:-}" ]; then
 else
   UPLINK_TOKEN=${CONTROL_PLANE_TOKEN:-}
 fi
-[ -n "$UPLINK_TOKEN" ] || fail "no token: CONTROL_PLANE_TOKEN and CONTROL_PLANE_TOKEN_FILE are empty" "put the token of the control plane into the file"
+[ -n "$UPLINK_TOKEN" ] || fail "no token: CONTROL_PLANE_TOKEN and CONTROL_PLANE_TOKEN_FILE are empty" "put the credential or the join token of this host into the file"
 [[ "$UPLINK_TOKEN" =~ ^[[:graph:]]+$ ]] || fail "the token holds spaces or control characters" "copy it again: one line, no spaces"
+
+# Where Caddy finds the credential, in Caddy's own words. The worker trades a join token for it, and keeps it in
+# the volume that both mount.
+if [[ "$UPLINK_TOKEN" = join_* ]]; then
+  UPLINK_CREDENTIAL="{file.${EDGE_STATE_DIR:-/var/lib/airbridge}/credential}"
+  UPLINK_TOKEN=''
+else
+  UPLINK_CREDENTIAL='{env.UPLINK_TOKEN}'
+fi
 
 UPLINK_TRUST=""
 if [ -n "${CONTROL_PLANE_CA_FILE:-}" ]; then
@@ -35,7 +44,7 @@ if [ -n "${CONTROL_PLANE_CA_FILE:-}" ]; then
     UPLINK_TRUST="tls_trust_pool file $CONTROL_PLANE_CA_FILE"
   fi
 fi
-export UPLINK_SERVER_NAME UPLINK_HOST UPLINK_UPSTREAM UPLINK_TOKEN UPLINK_TRUST
+export UPLINK_SERVER_NAME UPLINK_HOST UPLINK_UPSTREAM UPLINK_TOKEN UPLINK_CREDENTIAL UPLINK_TRUST
 unset CONTROL_PLANE_TOKEN
 
 # What this uplink was started with; its health check looks whether that still is what the files say.

@@ -5,11 +5,13 @@ One folder a capability, each knowing as little of the others as possible:
 * ``airbridge.sync`` mirrors ``s3://<bucket>/<env>/`` into a local DAG store (no Airflow needed).
 * ``airbridge.bundle`` is the Airflow DAG bundle on that store.
 * ``airbridge.edge`` is what runs on an edge host: settings, health check, ``diag``.
+* ``airbridge.identity`` keeps who the edge workers are: enrolments, credentials, join tokens.
 * ``airbridge.controlplane`` is the Airflow plugin and the one-shot work of the control plane.
 * ``airbridge.localstack`` gives LocalStack's S3 durable storage.
 
-They share three leaves: ``airbridge.errors``, the exception tree, ``airbridge.manifest``, the release of a
-package, and ``airbridge.tree_document``, what a host needs to make a tree that it never had.
+They share four leaves: ``airbridge.errors``, the exception tree, ``airbridge.manifest``, the release of a
+package, ``airbridge.tree_document``, what a host needs to make a tree that it never had, and
+``airbridge.credential``, what an edge worker proves itself with.
 """
 
 __all__ = ["__version__"]

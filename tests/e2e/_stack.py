@@ -390,7 +390,6 @@ class Stack:
     api: Api
     s3: Any
     password: str = field(repr=False)
-    edge_token: str = field(repr=False)
     gateway_ca: str = field(repr=False)
     edges: dict[str, EdgeHost] = field(default_factory=dict)
 
@@ -427,7 +426,6 @@ class Stack:
             compose.up()
             secret = ("exec", "--no-TTY", "api-server", "cat")
             password = compose(*secret, "/secrets/signing/admin-password").stdout.strip()
-            token = compose(*secret, "/secrets/signing/edge-token").stdout.strip()
             ca = compose.exec("gateway", "cat", "/data/caddy/pki/authorities/local/root.crt").stdout
             api = Api.log_in(f"http://127.0.0.1:{ui_port}", "admin", password)
         except Exception as error:
@@ -441,7 +439,7 @@ class Stack:
             aws_secret_access_key="airbridge",
             config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 5}),
         )
-        return cls(compose, folder, ui_port, gateway_port, s3_port, api, s3, password, token, ca)
+        return cls(compose, folder, ui_port, gateway_port, s3_port, api, s3, password, ca)
 
     # --- edge hosts -------------------------------------------------------------------------------
 
@@ -450,21 +448,41 @@ class Stack:
         return f"{self.compose.project}-edge-{name}"
 
     def edge(
-        self, name: str, queues: str, *, wait: bool = True, profiles: str = "", **settings: str
+        self,
+        name: str,
+        queues: str,
+        *,
+        wait: bool = True,
+        profiles: str = "",
+        connections: str = "*",
+        variables: str = "*",
+        given: str = "",
+        **settings: str,
     ) -> EdgeHost:
-        """Add an edge host, as ``make edge`` does: address, token and CA in files of its own.
+        """Add an edge host, as ``make edge`` does: address, credential and CA in files of its own.
 
         :param queues: of its own, unless it is to take the examples' tasks as well ("default" belongs to
             the edge host "a", which has the demo services beside it)
         :param wait: until the control plane has heard of the worker
         :param profiles: compose profiles, such as ``demo``
+        :param connections: Airflow connections that its tasks may read
+        :param variables: Airflow variables that its tasks may use
+        :param given: its credential or join token; default: it is enrolled, or keeps what it has
         :param settings: any other setting of an edge host; wins over the ones made here
         """
         folder = self.folder / f"edge-{name}"
         folder.mkdir(mode=0o700, exist_ok=True)
         token, ca = folder / "token", folder / "ca.crt"
+        held = given or self.ensure(
+            name,
+            queues,
+            token.read_text() if token.exists() else "",
+            concurrency=settings.get("WORKER_CONCURRENCY", ""),
+            connections=connections,
+            variables=variables,
+        )
         token.unlink(missing_ok=True)
-        token.write_text(f"{self.edge_token}\n")
+        token.write_text(f"{held}\n")
         ca.write_text(self.gateway_ca)
         ca.chmod(0o644)
         # As scripts/edge-up.sh: root gives the file away, anyone else relies on the closed folder around it.
@@ -497,6 +515,27 @@ class Stack:
             error.add_note(compose.logs(tail=_LOG_LINES))
             raise
         return host
+
+    def identity(self, *arguments: str, stdin: str = "", check: bool = True) -> Done:
+        """Run ``airbridge edge …`` on the control plane."""
+        return self.exec(
+            "api-server", "airbridge-env", "airbridge", "edge", *arguments, stdin=stdin, check=check
+        )
+
+    def ensure(
+        self,
+        name: str,
+        queues: str,
+        held: str = "",
+        *,
+        concurrency: str = "",
+        connections: str = "",
+        variables: str = "",
+    ) -> str:
+        """Return a credential for the worker: the one that it holds, if it is good, else a new one."""
+        options = ["--queues", queues, "--connections", connections, "--variables", variables]
+        options += ["--concurrency", concurrency] if concurrency else []
+        return self.identity("ensure", name, *options, stdin=held).stdout.strip()
 
     # --- DAGs -------------------------------------------------------------------------------------
 

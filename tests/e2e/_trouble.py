@@ -63,13 +63,14 @@ def bare_control_plane(folder: Path, name: str, **settings: str) -> Compose:
 
 
 def edge_like(host: EdgeHost, name: str, **settings: str) -> Compose:
-    """An edge host with another one's credentials, of which nothing was started yet.
+    """An edge host with another one's credential, and so its name, of which nothing was started yet.
 
     Whoever uses it removes it.
 
+    :param name: of its compose project
     :param settings: what is different about it
     """
-    own = {"WORKER_NAME": name, "WORKER_QUEUES": name, "COMPOSE_PROFILES": ""}
+    own = {"COMPOSE_PROFILES": ""}
     return Compose(f"{PROJECT}-edge-{name}", EDGE_FILE, {**host.compose.settings, **own, **settings})
 
 

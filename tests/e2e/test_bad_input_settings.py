@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EDGE = {
     "CONTROL_PLANE_URL": "https://control.example.org:8443",
-    "CONTROL_PLANE_TOKEN": "t" * 64,
+    "CONTROL_PLANE_TOKEN": f"settings.{'t' * 64}",
     "WORKER_NAME": "settings",
 }
 
@@ -110,7 +110,6 @@ def test_malformed_secrets_are_all_named_and_nothing_that_needs_one_starts(contr
     malformed = {
         "AIRBRIDGE_ADMIN_PASSWORD": "short",
         "AIRBRIDGE_DB_PASSWORD": "tiny",
-        "AIRBRIDGE_EDGE_TOKEN": "guessable",
         "AIRBRIDGE_FERNET_KEY": "no key",
         "AIRBRIDGE_JWT_PRIVATE_KEY": "no key either",
         "AIRBRIDGE_SESSION_SECRET": "0123456789",

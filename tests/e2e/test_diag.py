@@ -59,7 +59,7 @@ def _diag_with(edge: EdgeHost, **settings: str) -> tuple[int, dict[str, dict[str
     ("settings", "check", "says"),
     [
         (
-            {"CONTROL_PLANE_TOKEN": "0" * 64, "CONTROL_PLANE_TOKEN_FILE": ""},
+            {"CONTROL_PLANE_TOKEN": f"a.{'0' * 64}", "CONTROL_PLANE_TOKEN_FILE": ""},
             "token",
             "CONTROL_PLANE_TOKEN",
         ),

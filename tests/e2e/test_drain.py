@@ -120,7 +120,8 @@ def test_second_host_of_a_name_is_refused_and_the_first_works_on(
     run = stack.trigger("e2e_work_twins", {"seconds": 10})
     stack.wait_for_task(run, "work", {"running"})
 
-    second = stack.edge("twins-double", "twins", wait=False, WORKER_NAME="twins")
+    copied = (first.folder / "token").read_text().strip()
+    second = stack.edge("twins-double", "twins", wait=False, given=copied, WORKER_NAME="twins")
     try:
         assert next_exit(second.compose, "edge-worker") == 4
         said = second.compose.logs("edge-worker")

@@ -14,6 +14,8 @@ import jwt
 import pytest
 from _stack import LOG_BUCKET, docker
 
+from airbridge.credential import Credential
+
 if TYPE_CHECKING:
     from _stack import EdgeHost, Stack
 
@@ -96,7 +98,7 @@ def test_edge_worker_knows_no_name_of_the_control_plane(stack: Stack, edge: Edge
 
 @pytest.fixture(scope="session")
 def secrets(stack: Stack) -> dict[str, str]:
-    """Every secret of the control plane but the edge token."""
+    """Every secret of the control plane."""
     files = {
         "signing": ("jwt-private-key", "internal-edge-secret", "admin-password"),
         "control": ("db-password", "fernet-key", "session-secret"),
@@ -119,8 +121,9 @@ def test_edge_host_holds_no_secret_of_the_control_plane(
     loot = edge.exec(service, "sh", "-c", _LOOT, check=False).stdout
     loot += json.dumps(json.loads(docker("inspect", edge.compose.container(service)).stdout)[0]["Config"])
     assert [name for name, value in secrets.items() if value in loot] == []
-    # What it may hold is found by the same search; dag-sync talks to its uplink and needs no token.
-    assert (stack.edge_token in loot) == (service != "dag-sync")
+    # What it may hold is found by the same search; dag-sync talks to its uplink and needs none.
+    own = (edge.folder / "token").read_text().strip()
+    assert (own in loot) == (service != "dag-sync")
     assert "UPLINK" in loot or "uplink" in loot
 
 
@@ -129,15 +132,16 @@ def test_edge_host_holds_no_secret_of_the_control_plane(
 @pytest.mark.parametrize(
     "path", ["/api/v2/dags", "/api/v2/variables", "/execution/variables/any", "/execution/connections/any"]
 )
-def test_token_forged_with_the_edge_token_opens_neither_api(
-    stack: Stack, path: str, algorithm: str, audience: str | None
+def test_token_forged_with_a_workers_secret_opens_neither_api(
+    stack: Stack, edge: EdgeHost, path: str, algorithm: str, audience: str | None
 ) -> None:
     """D5: an edge host's secret is of no use at the doors of people and of other tasks."""
     now = int(time.time())
     # FAB's first user, and what a task of the Execution API would be.
     claims = {"sub": "1", "iat": now, "nbf": now, "exp": now + 300, "iss": "a", "method": path.lstrip("/")}
     claims |= {"aud": audience} if audience else {}
-    key = None if algorithm == "none" else stack.edge_token
+    own = Credential.parse((edge.folder / "token").read_text().strip())
+    key = None if algorithm == "none" else own.secret
     forged = jwt.encode(claims, key, algorithm=algorithm)  # type: ignore[arg-type]
     for value in (f"Bearer {forged}", forged):
         answer = httpx.get(
@@ -174,7 +178,7 @@ def test_endpoint_serves_nothing_that_a_worker_does_not_need(stack: Stack, edge:
 def test_edge_host_cannot_write_dags_nor_read_other_prefixes_through_the_endpoint(
     stack: Stack, edge: EdgeHost
 ) -> None:
-    """S2, D5: through its own uplink, with its own token."""
+    """S2, D5: through its own uplink, with its own credential."""
     script = """
 import json, sys, urllib.error, urllib.request
 answers = {}

@@ -20,7 +20,14 @@ def test_edge_host_of_another_version_is_refused_and_both_versions_are_named(
 ) -> None:
     override = tmp_path / "other-version.yaml"
     override.write_text(f'services: {{uplink: {{environment: {{AIRBRIDGE_VERSION: "{_OTHER}"}}}}}}\n')
-    host = edge_like(edge, "outdated")
+    host = edge_like(
+        edge,
+        "outdated",
+        WORKER_NAME="outdated",
+        WORKER_QUEUES="outdated",
+        CONTROL_PLANE_TOKEN=stack.ensure("outdated", "outdated"),
+        CONTROL_PLANE_TOKEN_FILE="",
+    )
     try:
         host("--file", str(override), "up", "--detach", "--no-build")
         assert next_exit(host, "edge-worker") == 4

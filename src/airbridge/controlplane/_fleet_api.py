@@ -2,15 +2,18 @@
 
 An edge host's requests get here through :class:`~airbridge.controlplane._edge_middleware.EdgeMiddleware`
 only. ``GET /v1/workers`` is for people: it takes what the REST API takes, and is closed at the edge
-door.
+door, and so is ``GET /v1/metrics``, which counts refusals and names nobody.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import airbridge
+
+if TYPE_CHECKING:
+    from airbridge.controlplane._audit import Audit
 
 __all__ = ["create_fleet_api"]
 
@@ -19,8 +22,11 @@ _MISSED_HEARTBEATS: Final = 5
 _DEFAULT_HEARTBEAT_SECONDS: Final = 30  # of the edge provider
 
 
-def create_fleet_api() -> Any:
-    """Return the FastAPI application. Needs Airflow; imported in the api-server only."""
+def create_fleet_api(audit: Audit) -> Any:
+    """Return the FastAPI application. Needs Airflow; imported in the api-server only.
+
+    :param audit: whose counts ``GET /v1/metrics`` shows
+    """
     from airflow import __version__ as airflow_version
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.common.db.common import SessionDep
@@ -28,7 +34,8 @@ def create_fleet_api() -> Any:
     from airflow.configuration import conf
     from airflow.providers.edge3 import __version__ as edge_provider_version
     from airflow.providers.edge3.models.edge_worker import EdgeWorkerModel, EdgeWorkerState
-    from fastapi import Body, Depends, FastAPI, HTTPException
+    from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
+    from prometheus_client import CONTENT_TYPE_LATEST
     from sqlalchemy import select
 
     app = FastAPI(title="AirBridge fleet API", docs_url=None, redoc_url=None, openapi_url=None)
@@ -47,6 +54,25 @@ def create_fleet_api() -> Any:
         return body
 
     app.post("/v1/echo")(echo)
+
+    def enrolment(name: str, request: Request) -> dict[str, Any]:
+        # The middleware lets a worker ask for itself only, and has just looked it up.
+        worker = request.scope["airbridge.worker"]
+        return {
+            "name": name,
+            "queues": list(worker.allowance.queues),
+            "concurrency": worker.allowance.concurrency,
+            "expires_at": worker.expires_at.isoformat() if worker.expires_at else None,
+        }
+
+    enrolment.__annotations__.update(name=str, request=Request)
+    app.get("/v1/enrolment/{name}")(enrolment)
+
+    def metrics() -> Response:
+        return Response(audit.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    metrics.__annotations__.clear()
+    app.get("/v1/metrics")(metrics)
 
     def seen_of(row: Any) -> dict[str, Any]:
         seen = row.last_update

@@ -10,10 +10,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from airbridge.controlplane._database import connect, migrate, users
+import psycopg2
+
+from airbridge.controlplane._database import connect, first_line, migrate, users
 from airbridge.controlplane._secrets import read_secret
 from airbridge.controlplane._settings import check_settings
 from airbridge.errors import AirbridgeError, SettingsError, UnreachableError
+from airbridge.identity.store import SCHEMA_VERSION, migrate_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +32,27 @@ def initialize(secrets_root: Path) -> None:
     """
     check_settings()
     _say("database migrated" if migrate() else "database is up to date")
+    _ensure_worker_tables()
     _ensure_admin(secrets_root)
     _ensure_buckets()
 
 
 def _say(line: str) -> None:
     print(f"init: {line}", flush=True)
+
+
+def _ensure_worker_tables() -> None:
+    connection = connect()
+    try:
+        made = migrate_schema(connection)
+    except psycopg2.Error as error:
+        raise AirbridgeError(
+            f"the tables of the edge workers could not be made: {first_line(error)}",
+            fix="docker compose logs postgres",
+        ) from error
+    finally:
+        connection.close()
+    _say(f"worker tables {'migrated to' if made else 'are of'} version {SCHEMA_VERSION}")
 
 
 def _ensure_admin(secrets_root: Path) -> None:

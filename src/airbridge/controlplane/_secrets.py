@@ -112,7 +112,6 @@ SECRETS: tuple[Secret, ...] = (
     Secret("session-secret", ("control",), _new_token, _problem_of_token),
     Secret("jwt-private-key", ("signing",), _new_ed25519_key, _problem_of_ed25519_key),
     Secret("internal-edge-secret", ("signing",), _new_token, _problem_of_token),
-    Secret("edge-token", ("signing", "gateway"), _new_token, _problem_of_token),
     Secret("admin-password", ("signing",), _new_password, _problem_of_password),
 )
 

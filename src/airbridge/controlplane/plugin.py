@@ -8,28 +8,61 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.plugins_manager import AirflowPlugin
+from prometheus_client import CollectorRegistry
+
+if TYPE_CHECKING:
+    from airbridge.controlplane._audit import Audit
+    from airbridge.controlplane._edge_middleware import EdgeGuard
 
 __all__ = ["AirbridgePlugin"]
+
+# Idle connections to the database that the checks of edge requests keep; as many as work at once.
+_CONNECTIONS: Final = 8
 
 # The same test as the edge provider's own plugin, which mounts its API in this process only.
 _IN_API_SERVER = sys.argv[1:2] == ["api-server"]
 
 
 def _middleware() -> dict[str, Any]:
+    from airbridge.controlplane._access_log import hide_granted_questions
     from airbridge.controlplane._edge_middleware import EdgeMiddleware
-    from airbridge.controlplane._edge_token import EdgeTokens
 
-    file = Path(os.environ.get("AIRBRIDGE_EDGE_TOKEN_FILE", "/secrets/signing/edge-token"))
-    edge_token = file.read_text().strip() if file.is_file() else ""
+    hide_granted_questions()
+    return {
+        "name": "AirBridge edge door",
+        "middleware": EdgeMiddleware,
+        "kwargs": {"guard": _guard(), "audit": _audit()},
+    }
+
+
+@cache
+def _audit() -> Audit:
+    from airbridge.controlplane._audit import Audit
+
+    return Audit(CollectorRegistry())
+
+
+def _guard() -> EdgeGuard | None:
+    """Return what requests are checked with; ``None`` where secrets are missing."""
     from airflow.configuration import conf
 
+    from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.controlplane._s3_rules import S3Layout
+    from airbridge.identity.database import Database
+    from airbridge.identity.jobs import Jobs
+    from airbridge.identity.store import Cipher, WorkerStore
+
     internal = conf.get("api_auth", "jwt_secret", fallback="")
-    tokens = EdgeTokens(edge_token, internal) if edge_token and internal else None
-    return {"name": "AirBridge edge door", "middleware": EdgeMiddleware, "kwargs": {"tokens": tokens}}
+    keys = conf.get("core", "fernet_key", fallback="")
+    uri = conf.get("database", "sql_alchemy_conn", fallback="")
+    if not internal or not keys or not uri.startswith("postgresql"):
+        return None
+    database = Database.at(uri, kept=_CONNECTIONS)
+    return EdgeGuard(WorkerStore(database, Cipher(keys)), Jobs(database), internal, S3Layout.of(os.environ))
 
 
 def _fleet_api() -> dict[str, Any]:
@@ -37,7 +70,7 @@ def _fleet_api() -> dict[str, Any]:
     from airbridge.controlplane._late_reports import ignore_late_reports
 
     ignore_late_reports()
-    return {"name": "AirBridge fleet API", "app": create_fleet_api(), "url_prefix": "/airbridge"}
+    return {"name": "AirBridge fleet API", "app": create_fleet_api(_audit()), "url_prefix": "/airbridge"}
 
 
 class AirbridgePlugin(AirflowPlugin):  # type: ignore[misc]

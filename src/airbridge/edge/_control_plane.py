@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import httpx
 
 import airbridge
+from airbridge.credential import Credential
 from airbridge.edge.token import API_PREFIX, request_headers
 from airbridge.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from airbridge.credential import JoinToken
     from airbridge.edge.settings import EdgeSettings
 
 __all__ = [
@@ -51,8 +53,9 @@ _UPLINK_SAYS: Final = "uplink: "
 _PASSING: Final = frozenset({408, 425, 429})
 
 _TOKEN_FIX: Final = (
-    "give this host the token that the control plane holds for this worker "  # noqa: S105 - advice
-    "(CONTROL_PLANE_TOKEN or CONTROL_PLANE_TOKEN_FILE)"
+    "give this host the credential that it is enrolled with "  # noqa: S105 - advice
+    "(CONTROL_PLANE_TOKEN or CONTROL_PLANE_TOKEN_FILE); the operator makes a new one with "
+    "airbridge edge rotate"
 )
 _VERSION_FIX: Final = "run the edge images of the control plane's release (AIRBRIDGE_VERSION)"
 _REFUSAL_FIXES: Final = {
@@ -60,6 +63,13 @@ _REFUSAL_FIXES: Final = {
     "token_invalid": _TOKEN_FIX,
     "token_expired": "set this host's clock right (NTP); tokens live for seconds",
     "name_mismatch": "set WORKER_NAME to the name that the token was made for",
+    "worker_revoked": "ask the operator of the control plane: airbridge edge enroll",
+    "worker_expired": "ask the operator of the control plane: airbridge edge update --expires",
+    "queue_not_allowed": "set WORKER_QUEUES to queues of the enrolment, or have it changed: "
+    "airbridge edge update --queues",
+    "concurrency_not_allowed": "lower WORKER_CONCURRENCY, or have the enrolment changed: "
+    "airbridge edge update --concurrency",
+    "join_refused": "ask the operator for another join token: airbridge edge join-token NAME",
     VERSION_MISMATCH: _VERSION_FIX,
 }
 
@@ -172,6 +182,44 @@ class ControlPlane:
         if difference := self._versions.difference(there):
             raise RefusedError(f"versions differ from the control plane's: {difference}", fix=_VERSION_FIX)
 
+    def check_enrolment(self) -> None:
+        """Make sure that this worker is enrolled for what its settings say.
+
+        :raises RefusedError: it is not
+        :raises UnreachableError: it gave no answer
+        """
+        settings = self._settings
+        enrolment = _body(self._ask("GET", API_PREFIX, f"enrolment/{settings.worker_name}"))
+        allowed = [str(queue) for queue in enrolment.get("queues") or []]
+        if wrong := [queue for queue in settings.worker_queues if queue not in allowed]:
+            raise RefusedError(
+                f"WORKER_QUEUES names {','.join(wrong)}, but worker {settings.worker_name} is enrolled for "
+                f"{','.join(allowed)}",
+                fix=_REFUSAL_FIXES["queue_not_allowed"],
+            )
+        most = int(enrolment.get("concurrency") or 0)
+        if settings.worker_concurrency > most:
+            raise RefusedError(
+                f"WORKER_CONCURRENCY is {settings.worker_concurrency}, but worker {settings.worker_name} is "
+                f"enrolled for {most} tasks at once",
+                fix=_REFUSAL_FIXES["concurrency_not_allowed"],
+            )
+
+    def join(self, token: JoinToken) -> Credential:
+        """Trade ``token`` for this worker's credential. The control plane takes it once.
+
+        :raises RefusedError: it does not take it
+        :raises UnreachableError: it gave no answer
+        """
+        response = self._ask("POST", API_PREFIX, "join", json={"token": token.text}, signed=False)
+        try:
+            return Credential.parse(str(_body(response).get("credential")))
+        except ValueError:
+            raise UnreachableError(
+                f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",
+                fix="check CONTROL_PLANE_URL",
+            ) from None
+
     def registration(self) -> Registration | None:
         """Return what is registered under this worker's name; None: nothing.
 
@@ -206,7 +254,14 @@ class ControlPlane:
         self._ask("PATCH", _EDGE_API, f"worker/{self._settings.worker_name}", json=body)
 
     def _ask(
-        self, verb: str, prefix: str, method: str, *, json: object = None, missing_ok: bool = False
+        self,
+        verb: str,
+        prefix: str,
+        method: str,
+        *,
+        json: object = None,
+        missing_ok: bool = False,
+        signed: bool = True,
     ) -> httpx.Response:
         settings = self._settings
         try:
@@ -214,7 +269,7 @@ class ControlPlane:
                 verb,
                 prefix + method,
                 json=json,
-                headers=request_headers(settings.token, settings.worker_name, method),
+                headers=request_headers(settings.token, settings.worker_name, method) if signed else {},
             )
         except httpx.ConnectError as error:
             raise UnreachableError(

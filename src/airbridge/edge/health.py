@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airbridge.edge._token_source import read_token
+from airbridge.edge._token_source import read_credential
 from airbridge.edge.token import API_PREFIX, request_headers
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError, UnreachableError
 
@@ -37,7 +37,7 @@ def _ask(environ: Mapping[str, str], name: str) -> dict[str, Any]:
     connection = kind(parts.netloc, timeout=_TIMEOUT_S)
     try:
         connection.request(
-            "GET", API_PREFIX + method, headers=request_headers(read_token(environ), name, method)
+            "GET", API_PREFIX + method, headers=request_headers(read_credential(environ).secret, name, method)
         )
         response = connection.getresponse()
         text = response.read()

@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_never, wait_random_
 
 from airbridge.edge._airflow_env import airflow_environment, pid_file, write_private_token
 from airbridge.edge._control_plane import ControlPlane, Registration, local_versions
+from airbridge.edge._join import trade
 from airbridge.edge._presence import Presence
 from airbridge.edge._registration import claim_name
 from airbridge.edge.settings import load_settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
+    from airbridge.credential import Credential, JoinToken
     from airbridge.edge.settings import EdgeSettings
 
 __all__ = ["launch", "worker_command"]
@@ -68,6 +70,14 @@ class _Patient:
     def check_versions(self) -> None:
         """See :meth:`ControlPlane.check_versions`."""
         self._retrying(self._control_plane.check_versions)
+
+    def check_enrolment(self) -> None:
+        """See :meth:`ControlPlane.check_enrolment`."""
+        self._retrying(self._control_plane.check_enrolment)
+
+    def join(self, token: JoinToken) -> Credential:
+        """See :meth:`ControlPlane.join`."""
+        return self._retrying(self._control_plane.join, token)
 
     def registration(self) -> Registration | None:
         """See :meth:`ControlPlane.registration`."""
@@ -162,10 +172,15 @@ def _launch() -> NoReturn:
     settings = load_settings()
     presence = Presence(settings.edge_state_dir, settings.worker_name)
     presence.acquire()
+    if settings.join_token is not None:
+        with ControlPlane(settings, local_versions()) as control_plane:
+            trade(settings.join_token, _Patient(control_plane).join, settings.edge_state_dir)
+        settings = load_settings()
     with ControlPlane(settings, local_versions()) as control_plane:
         patient = _Patient(control_plane)
         # First, so that a wrong token is named at once, whatever else does not work because of it.
         patient.check_versions()
+        patient.check_enrolment()
         _wait_for_dags(settings.dag_store)
         claim_name(
             patient,

@@ -16,14 +16,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from airbridge.edge._token_source import TOKEN, read_token
+from airbridge.credential import WORKER_NAME, JoinToken
+from airbridge.edge._token_source import STATE_DIR, TOKEN, NotJoinedError, read_credential
 from airbridge.errors import SettingsError
 
 __all__ = ["HTTPS_PORT", "EdgeSettings", "load_settings"]
 
 HTTPS_PORT: Final = 443
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_NAME = re.compile(WORKER_NAME)
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -31,8 +32,8 @@ _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 # The edge provider stores str(list_of_queues) in a column of this many characters.
 _QUEUES_COLUMN = 256
 
-# Stands in for a token that could not be read, so that the other settings are still checked.
-_NO_TOKEN = "x" * 32
+# Stands in for a secret that is not there (yet), so that the other settings are still checked.
+_NO_SECRET = "x" * 32
 
 _FIXES: Final = {
     "CONTROL_PLANE_URL": "set it to the edge endpoint, such as https://control.example.com:8443",
@@ -86,7 +87,7 @@ class EdgeSettings(BaseSettings):
     control_plane_url: str
     """``https://host[:port]`` of the gateway, without a trailing slash."""
     control_plane_token: SecretStr
-    """This worker's own secret; from the variable or from the file."""
+    """The secret of this worker's credential; from the variable, from the file, or from joining."""
     control_plane_ca_file: Path | None = None
     """PEM file that verifies the gateway's certificate; None: the system's CAs."""
     worker_name: str
@@ -100,8 +101,8 @@ class EdgeSettings(BaseSettings):
     """Seconds that running tasks get to finish once the worker is told to stop; 0: no limit."""
     edge_heartbeat_interval: int = Field(default=10, ge=1, le=300)
     """Seconds between heartbeats; must equal the control plane's ``[edge] heartbeat_interval``."""
-    edge_state_dir: Path = Path("/var/lib/airbridge")
-    """Lock, heartbeat mark and task logs; a volume, so that a restart remembers what went before."""
+    edge_state_dir: Path = Path(STATE_DIR)
+    """Lock, heartbeat mark, the credential of a host that joined; a volume, so that a restart remembers."""
     edge_min_free_disk_mb: int = Field(default=512, ge=0, le=1_048_576)
     """MiB of free disk below which the worker takes no new task and ``diag`` fails."""
     dag_store: Path = Path("/store")
@@ -109,6 +110,8 @@ class EdgeSettings(BaseSettings):
     uplink_url: str = "http://uplink:8080"
     s3_endpoint_url: str = "http://uplink:9000"
     aws_default_region: str = "us-east-1"
+    join_token: JoinToken | None = None
+    """What is still to be traded for a credential; until then the secret is good for nothing."""
 
     @field_validator("control_plane_url")
     @classmethod
@@ -209,13 +212,16 @@ def load_settings() -> EdgeSettings:
     :raises SettingsError: with one line for each problem there is
     """
     problems: list[str] = []
-    token = _NO_TOKEN
+    secret, join_token = _NO_SECRET, None
     try:
-        token = read_token(os.environ)
+        secret = read_credential(os.environ).secret
+    except NotJoinedError as error:
+        join_token = error.token
     except SettingsError as error:
         problems.append(str(error))
+    given: dict[str, Any] = {TOKEN.lower(): SecretStr(secret), "join_token": join_token}
     try:
-        settings = EdgeSettings(**{TOKEN.lower(): SecretStr(token)})  # type: ignore[arg-type]
+        settings = EdgeSettings(**given)
     except ValidationError as error:
         problems += [_problem(record) for record in error.errors(include_input=False, include_url=False)]
     if problems:

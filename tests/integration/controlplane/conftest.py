@@ -23,9 +23,8 @@ from tests.integration.controlplane.https_client import Door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-EDGE_TOKEN = "t0ken-" + "e" * 64
+CREDENTIAL = "north-1." + "e" * 64
 ROOT = "/data/caddy/pki/authorities/local/root.crt"
 
 
@@ -36,18 +35,9 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def edge_token() -> str:
-    return EDGE_TOKEN
-
-
-@pytest.fixture(scope="session")
-def gateway_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder to mount as /secrets/gateway."""
-    folder = tmp_path_factory.mktemp("gateway-secrets")
-    folder.chmod(0o755)
-    (folder / "edge-token").write_text(EDGE_TOKEN)
-    (folder / "edge-token").chmod(0o644)
-    return folder
+def credential() -> str:
+    """What the stand-in of the api-server takes for a worker's."""
+    return CREDENTIAL
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +65,7 @@ def edge_side(lab: Lab, network: str) -> EdgeSide:
         entrypoint="python",
         network=side.network,
         aliases=["api-server", "localstack", side.public_host],
-        environment={"FORWARD_TO": "gateway-acme:8443"},
+        environment={"FORWARD_TO": "gateway-acme:8443", "CREDENTIAL": CREDENTIAL},
         mounts={HERE / "echo_upstreams.py": "/echo_upstreams.py:ro"},
     )
     upstreams.until("listening", lambda: "listening" in upstreams.logs())
@@ -103,7 +93,7 @@ class Gateway:
 
 
 @pytest.fixture(scope="session")
-def gateway(lab: Lab, edge_side: EdgeSide, gateway_secrets: Path) -> Gateway:
+def gateway(lab: Lab, edge_side: EdgeSide) -> Gateway:
     """A gateway with its own CA and a few names more."""
     return Gateway.of(
         lab.start(
@@ -117,7 +107,7 @@ def gateway(lab: Lab, edge_side: EdgeSide, gateway_secrets: Path) -> Gateway:
                 "LOG_BUCKET": "airbridge-logs",
                 "ENVIRONMENT": "dev",
             },
-            mounts={gateway_secrets: "/secrets/gateway:ro", lab.volume("gateway-data"): "/data"},
+            mounts={lab.volume("gateway-data"): "/data"},
             ports=[8443],
         )
     )
@@ -132,7 +122,7 @@ def door(gateway: Gateway) -> Door:
 DB_PASSWORD = "p'ä$HOME w:/@%2F\\\"#?&"
 # Made passwords begin with a dash once in a while.
 ADMIN_PASSWORD = "-starts-with-a-dash"
-AUDIENCES = ("control", "signing", "postgres", "gateway")
+AUDIENCES = ("control", "signing", "postgres")
 
 
 @dataclass(slots=True)

@@ -7,9 +7,10 @@ import asyncio
 import base64
 import os
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-EDGE_TOKEN = "edge-" + "e" * 64
+SECRET = "e" * 64
 INTERNAL = "internal-" + "i" * 64
 # What the api-server has; the edge API behind the door verifies with it.
 os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = INTERNAL
@@ -19,14 +20,40 @@ import jwt  # noqa: E402
 from airflow.api_fastapi.auth.tokens import JWTGenerator  # noqa: E402
 from airflow.providers.edge3.worker_api.auth import jwt_token_authorization_rest  # noqa: E402
 from fastapi import Depends, FastAPI  # noqa: E402
+from prometheus_client import CollectorRegistry  # noqa: E402
 
-from airbridge.controlplane._edge_middleware import EdgeMiddleware  # noqa: E402
-from airbridge.controlplane._edge_token import EdgeTokens  # noqa: E402
+from airbridge.controlplane._audit import Audit  # noqa: E402
+from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware  # noqa: E402
+from airbridge.controlplane._s3_rules import S3Layout  # noqa: E402
+from airbridge.identity.jobs import Job, JobKey  # noqa: E402
+from airbridge.identity.model import Allowance, Worker  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+FETCH = '{"queues": ["default"], "free_concurrency": 1}'
 RUN_ID = "manual__2026-01-01T00:00:00+00:00"
+
+
+class Enrolled:
+    """One worker, in the place of the database, which no container of these checks reaches."""
+
+    def find(self, name: str) -> Worker | None:
+        worker = Worker("north-1", Allowance(("default",), 8), datetime.now(UTC), secrets=(SECRET,))
+        return worker if name == "north-1" else None
+
+    def mark_seen(self, name: str) -> None:
+        assert name == "north-1"
+
+
+class Ledger:
+    """One job, of that worker."""
+
+    def job(self, key: JobKey) -> Job | None:
+        return Job("north-1", "running") if key == JobKey("etl", "extract", RUN_ID, -1, 1) else None
+
+    def was_handed_out(self, key: JobKey, worker: str) -> bool:
+        return False
 
 
 def _edge_api() -> FastAPI:
@@ -44,7 +71,7 @@ def _edge_api() -> FastAPI:
     return outer
 
 
-def _stock_token(call: str, *, secret: str = EDGE_TOKEN, issuer: str | None = "north-1") -> str:
+def _stock_token(call: str, *, secret: str = SECRET, issuer: str | None = "north-1") -> str:
     """What the stock worker makes, [api_auth] jwt_issuer set to its name."""
     generator = JWTGenerator(secret_key=secret, valid_for=30, audience="api", issuer=issuer)
     token: str = generator.generate({"method": call})
@@ -55,13 +82,15 @@ def _ask(app: Any, verb: str, call: str, token: str) -> httpx.Response:
     async def go() -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://api-server") as client:
-            return await client.request(verb, f"/edge_worker/v1/{call}", headers={"Authorization": token})
+            headers = {"Authorization": token, "Content-Type": "application/json"}
+            return await client.request(verb, f"/edge_worker/v1/{call}", headers=headers, content=FETCH)
 
     return asyncio.run(go())
 
 
 def _door() -> EdgeMiddleware:
-    return EdgeMiddleware(_edge_api(), EdgeTokens(EDGE_TOKEN, INTERNAL))
+    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL, S3Layout("dags", "logs", "dev"))  # type: ignore[arg-type]
+    return EdgeMiddleware(_edge_api(), guard, Audit(CollectorRegistry()))
 
 
 def check_edge_door_lets_the_stock_worker_through_to_the_stock_edge_api(_: Path) -> None:
@@ -88,12 +117,12 @@ def check_edge_door_refuses_forgeries_with_the_jwt_library_of_the_image(_: Path)
         _stock_token(call, issuer=None),
         _stock_token("jobs/fetch/south-2"),
         jwt.encode(claims, None, algorithm="none"),
-        jwt.encode(claims, EDGE_TOKEN, algorithm="HS256"),
-        jwt.encode({**claims, "exp": now - 60}, EDGE_TOKEN, algorithm="HS512"),
-        jwt.encode({**claims, "exp": now + 9999}, EDGE_TOKEN, algorithm="HS512"),
-        jwt.encode({**claims, "exp": [1]}, EDGE_TOKEN, algorithm="HS512"),
-        jwt.encode({**claims, "iat": None}, EDGE_TOKEN, algorithm="HS512"),
-        jwt.encode({**claims, "aud": "other"}, EDGE_TOKEN, algorithm="HS512"),
+        jwt.encode(claims, SECRET, algorithm="HS256"),
+        jwt.encode({**claims, "exp": now - 60}, SECRET, algorithm="HS512"),
+        jwt.encode({**claims, "exp": now + 9999}, SECRET, algorithm="HS512"),
+        jwt.encode({**claims, "exp": [1]}, SECRET, algorithm="HS512"),
+        jwt.encode({**claims, "iat": None}, SECRET, algorithm="HS512"),
+        jwt.encode({**claims, "aud": "other"}, SECRET, algorithm="HS512"),
         f"{nested}.e30.e30",
         "nonsense",
     ]

@@ -64,7 +64,7 @@ def authority_root(lab: Lab, edge_side: EdgeSide, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def public_gateway(lab: Lab, edge_side: EdgeSide, gateway_secrets: Path, authority_root: Path) -> Container:
+def public_gateway(lab: Lab, edge_side: EdgeSide, authority_root: Path) -> Container:
     gateway = lab.start(
         "gateway-acme",
         GATEWAY,
@@ -82,7 +82,6 @@ def public_gateway(lab: Lab, edge_side: EdgeSide, gateway_secrets: Path, authori
             "S3_UPSTREAM": "http://localstack:9",
         },
         mounts={
-            gateway_secrets: "/secrets/gateway:ro",
             authority_root: "/run/acme-root.pem:ro",
             lab.volume("gateway-acme-data"): "/data",
         },
@@ -134,18 +133,18 @@ def test_client_without_a_server_name_gets_the_public_certificate(
     ],
 )
 def test_dot_in_a_name_stands_for_itself(
-    public_door: Door, edge_side: EdgeSide, edge_token: str, target: str
+    public_door: Door, edge_side: EdgeSide, credential: str, target: str
 ) -> None:
-    answer = public_door.ask("GET", f"/s3{target}", {TOKEN_HEADER: edge_token}, name=edge_side.public_host)
+    answer = public_door.ask("GET", f"/s3{target}", {TOKEN_HEADER: credential}, name=edge_side.public_host)
     assert (answer.status, answer.upstream) == (403, "")
 
 
 def test_s3_that_is_away_is_502_and_leaves_no_token_in_the_log(
-    public_door: Door, public_gateway: Container, edge_side: EdgeSide, edge_token: str
+    public_door: Door, public_gateway: Container, edge_side: EdgeSide, credential: str
 ) -> None:
     target = "/s3/dags.of.ours/eu.prod/etl/dags/etl.py"
-    answer = public_door.ask("GET", target, {TOKEN_HEADER: edge_token}, name=edge_side.public_host)
+    answer = public_door.ask("GET", target, {TOKEN_HEADER: credential}, name=edge_side.public_host)
     assert (answer.status, answer.upstream) == (502, "")
     logs = public_gateway.logs()
     assert "connection refused" in logs
-    assert edge_token not in logs
+    assert credential not in logs

@@ -1,4 +1,4 @@
-"""The edge door: TLS, the paths that a worker needs, S3 for holders of the token, and nothing else."""
+"""The edge door: TLS, the paths that a worker needs, S3 for workers, and nothing else."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ ALLOWED = [
     ("GET", f"/execution/task-reschedules/{TASK}/start_date"),
     ("GET", "/airbridge/v1/version"),
     ("GET", "/airbridge/v1/workers/north-1"),
+    ("GET", "/airbridge/v1/enrolment/north-1"),
     ("POST", "/airbridge/v1/echo"),
+    ("POST", "/airbridge/v1/join"),
 ]
 
 
@@ -148,6 +150,7 @@ DENIED = _words(
     /edge_worker/v1/logs/push/a/b/c/1/0/more /edge_worker/v2/worker/north-1
     /EDGE_WORKER/v1/worker/north-1 /edge_worker/V1/worker/north-1 /Airbridge/v1/version /airbridge
     /airbridge/ /airbridge/v1 /airbridge/v1/versions /airbridge/v1/workers /airbridge/v1/workers/
+    /airbridge/v1/s3-auth /airbridge/v1/metrics /airbridge/v1/enrolment /airbridge/v1/join/
     /airbridge/v1/workers/North /airbridge/v1/workers/a/b /airbridge/v1/workers/a%0a /airbridge/docs /s3
     /s /healthz/ /healthzz /_localstack /_localstack/health /airbridge-dags/dev/x
     /x/edge_worker/v1/worker/north-1 /edge_worker/v1/worker/north-1;x/y
@@ -181,8 +184,8 @@ TRICKS = _words(
 
 
 @pytest.mark.parametrize("target", TRICKS)
-def test_path_with_a_trick_in_it_is_refused_outright(door: Door, edge_token: str, target: str) -> None:
-    answer = door.ask("GET", target, {TOKEN_HEADER: edge_token})
+def test_path_with_a_trick_in_it_is_refused_outright(door: Door, credential: str, target: str) -> None:
+    answer = door.ask("GET", target, {TOKEN_HEADER: credential})
     assert (answer.status, answer.upstream, answer.body) == (400, "", b"")
 
 
@@ -228,29 +231,31 @@ def test_method_that_no_worker_uses_is_not_there(door: Door, method: str, target
 @pytest.mark.parametrize("host", ["api-server:8080", "evil.example.org", "airbridge-dags.s3.amazonaws.com"])
 @pytest.mark.parametrize("target", ["/airbridge/v1/version", "/api/v2/dags", "/s3/airbridge-dags/dev/x"])
 def test_host_that_is_not_the_gateways_reaches_nothing(
-    door: Door, edge_token: str, host: str, target: str
+    door: Door, credential: str, host: str, target: str
 ) -> None:
-    answer = door.ask("GET", target, {TOKEN_HEADER: edge_token}, host=host)
+    answer = door.ask("GET", target, {TOKEN_HEADER: credential}, host=host)
     assert (answer.status, answer.upstream, answer.body) == (404, "", b"")
 
 
 # --- what is told to the services behind ----------------------------------------------------------
-def test_api_server_learns_the_door_and_not_what_the_client_says_about_itself(
-    door: Door, edge_token: str
-) -> None:
+def test_api_server_learns_the_door_and_not_what_the_client_says_about_itself(door: Door) -> None:
     claims = {
         "X-Forwarded-For": "127.0.0.1",
         "X-Forwarded-Host": "localhost:8080",
         "X-Forwarded-Proto": "http",
         "X-AirBridge-Door": "ui",
-        TOKEN_HEADER: edge_token,
     }
     answer = door.ask("GET", "/airbridge/v1/version", claims)
     assert "127.0.0.1" not in answer.seen_headers("X-Forwarded-For")[0]
     assert answer.seen_headers("X-Forwarded-Host") == [f"localhost:{door.port}"]
     assert answer.seen_headers("X-Forwarded-Proto") == ["https"]
     assert answer.seen_headers("X-AirBridge-Door") == ["edge"]
-    assert answer.seen_headers(TOKEN_HEADER) == []
+
+
+def test_api_server_learns_which_worker_sends_a_tasks_call(door: Door, credential: str) -> None:
+    answer = door.ask("GET", "/execution/variables/region", {TOKEN_HEADER: credential})
+    assert answer.seen_headers(TOKEN_HEADER) == [credential]
+    assert answer.seen_headers("X-AirBridge-Door") == ["edge"]
 
 
 def test_api_server_learns_the_version_of_the_edge_host(door: Door) -> None:
@@ -295,45 +300,68 @@ def _s3(door: Door, token: str | None, method: str, target: str, **headers: str)
 
 
 @pytest.mark.parametrize(("method", "target"), S3_ALLOWED)
-def test_holder_of_the_token_reads_dags_and_writes_logs(
-    door: Door, edge_token: str, method: str, target: str
+def test_worker_that_the_api_server_lets_in_reads_dags_and_writes_logs(
+    door: Door, credential: str, method: str, target: str
 ) -> None:
-    answer = _s3(door, edge_token, method, target)
+    answer = _s3(door, credential, method, target)
     assert (answer.status, answer.upstream) == (200, "localstack")
     if method != "HEAD":
         assert (answer.seen["method"], answer.seen["path"]) == (method, target)
         assert answer.seen["body"] == ("log line" if method in ("PUT", "POST") else "")
 
 
-def test_s3_service_does_not_see_the_token(door: Door, edge_token: str) -> None:
-    answer = _s3(door, edge_token, "GET", LOG_KEY, **{"X-AirBridge-Version": "0.1.0"})
+def test_s3_service_does_not_see_the_token(door: Door, credential: str) -> None:
+    answer = _s3(door, credential, "GET", LOG_KEY, **{"X-AirBridge-Version": "0.1.0"})
     assert answer.seen_headers(TOKEN_HEADER) == []
     assert answer.seen_headers("X-AirBridge-Version") == []
-    assert edge_token not in answer.body.decode()
+    assert credential not in answer.body.decode()
 
 
 @pytest.mark.parametrize(
     "token",
-    [None, "", " ", "wrong", "{env.EDGE_TOKEN}", "{$EDGE_TOKEN}", "*", ".*", "t0ken-", "t0ken-" + "e" * 65],
+    [None, "", " ", "wrong", "*", ".*", "north-1", "north-1." + "e" * 65, "south-2." + "e" * 64],
 )
 @pytest.mark.parametrize(
     ("method", "target"), [("GET", S3_ALLOWED[0][1]), ("PUT", LOG_KEY), ("HEAD", "/airbridge-dags")]
 )
-def test_s3_without_the_token_is_refused(door: Door, token: str | None, method: str, target: str) -> None:
+def test_s3_is_refused_where_the_api_server_says_no(
+    door: Door, token: str | None, method: str, target: str
+) -> None:
     answer = _s3(door, token, method, target)
     assert (answer.status, answer.upstream) == (403, "")
     if method != "HEAD":
         assert b"token was not accepted" in answer.body
 
 
-def test_token_beside_a_wrong_one_is_refused(door: Door, edge_token: str) -> None:
-    for pair in (("wrong", edge_token), (edge_token, "wrong")):
+@pytest.mark.parametrize(("method", "target"), [(m, t) for m, t in S3_ALLOWED if m != "HEAD"])
+def test_api_server_is_asked_about_the_very_request(
+    door: Door, credential: str, method: str, target: str
+) -> None:
+    lies = {
+        "X-Forwarded-Method": "GET",
+        "X-Forwarded-Uri": "/s3/airbridge-dags/dev/x",
+        "X-AirBridge-Door": "ui",
+    }
+    question = _s3(door, credential, method, target, **lies).seen["question"]
+    headers = [(name, value) for name, value in question["headers"] if name.startswith("x-")]
+    told = {name: [value for known, value in headers if known == name] for name, _ in headers}
+    assert told["x-forwarded-method"] == [method]
+    assert told["x-forwarded-uri"] == [f"/s3{target}"]
+    assert told["x-airbridge-door"] == ["edge"]
+    assert told["x-airbridge-token"] == [credential]
+    # A question, whatever the request is.
+    assert (question["method"], question["body"]) == ("GET", "")
+    assert question["path"].partition("?")[0] == "/airbridge/v1/s3-auth"
+
+
+def test_token_beside_a_wrong_one_is_refused(door: Door, credential: str) -> None:
+    for pair in (("wrong", credential), (credential, "wrong")):
         answer = door.ask("GET", "/s3/airbridge-dags/dev/x", [(TOKEN_HEADER, value) for value in pair])
         assert (answer.status, answer.upstream) == (403, "")
 
 
-def test_token_elsewhere_than_in_its_header_does_not_count(door: Door, edge_token: str) -> None:
-    elsewhere = {"Cookie": f"{TOKEN_HEADER}={edge_token}", "Authorization": edge_token, "X-Token": "x"}
+def test_token_elsewhere_than_in_its_header_does_not_count(door: Door, credential: str) -> None:
+    elsewhere = {"Cookie": f"{TOKEN_HEADER}={credential}", "Authorization": credential, "X-Token": "x"}
     answer = door.ask("GET", "/s3/airbridge-dags/dev/x", elsewhere)
     assert (answer.status, answer.upstream) == (403, "")
 
@@ -418,17 +446,17 @@ S3_DENIED = [
 
 
 @pytest.mark.parametrize(("method", "target"), S3_DENIED)
-def test_token_opens_nothing_else_in_s3(door: Door, edge_token: str, method: str, target: str) -> None:
-    answer = _s3(door, edge_token, method, target)
+def test_token_opens_nothing_else_in_s3(door: Door, credential: str, method: str, target: str) -> None:
+    answer = _s3(door, credential, method, target)
     assert (answer.status, answer.upstream) == (403, "")
     if method != "HEAD":
         assert answer.body.startswith(b"AccessDenied: ")
 
 
 @pytest.mark.parametrize("source", ["/airbridge-dags/prod/secret.py", "other-bucket/key", ""])
-def test_copy_from_elsewhere_into_the_logs_is_refused(door: Door, edge_token: str, source: str) -> None:
+def test_copy_from_elsewhere_into_the_logs_is_refused(door: Door, credential: str, source: str) -> None:
     for target in (LOG_KEY, f"{LOG_KEY}?partNumber=1&uploadId=abc"):
-        answer = _s3(door, edge_token, "PUT", target, **{"x-amz-copy-source": source})
+        answer = _s3(door, credential, "PUT", target, **{"x-amz-copy-source": source})
         assert (answer.status, answer.upstream) == (403, "")
 
 
@@ -443,7 +471,7 @@ BAD_SETTINGS = {
         "-x",
         "[::1]",
     ],
-    "GATEWAY_PUBLIC_HOST": ["edge.example.org:443", "two names", "*.example.org", "{env.EDGE_TOKEN}"],
+    "GATEWAY_PUBLIC_HOST": ["edge.example.org:443", "two names", "*.example.org", "{env.HOME}"],
     "ENVIRONMENT": ["", "DEV", "dev/x", ".*"],
     "DAG_BUCKET": ["", "a b"],
     "LOG_BUCKET": ["(x)"],
@@ -479,14 +507,6 @@ def test_malformed_acme_setting_is_named_in_one_line(gateway: Gateway, name: str
     assert done.err.count("\n") == 1
 
 
-def test_missing_token_is_one_line_and_exit_code_2(lab: Lab) -> None:
-    environment = {"DAG_BUCKET": "d", "LOG_BUCKET": "l", "ENVIRONMENT": "dev"}
-    done = lab.run(GATEWAY, environment=environment)
-    assert (done.code, done.out) == (2, "")
-    assert "/secrets/gateway/edge-token is missing" in done.err
-    assert done.err.count("\n") == 1
-
-
 def test_health_check_fails_where_no_gateway_listens(lab: Lab) -> None:
     done = lab.run(GATEWAY, entrypoint="airbridge-gateway-health")
     assert done.code != 0
@@ -501,12 +521,12 @@ def test_ca_survives_kill_and_restart(gateway: Gateway) -> None:
     assert gateway.door.ask("GET", "/airbridge/v1/version").status == 200
 
 
-def test_token_is_in_no_log_line(gateway: Gateway, door: Door, edge_token: str) -> None:
-    _s3(door, edge_token, "GET", LOG_KEY)
+def test_token_is_in_no_log_line(gateway: Gateway, door: Door, credential: str) -> None:
+    _s3(door, credential, "GET", LOG_KEY)
     door.ask("GET", "/airbridge/v1/version", {"Authorization": "edge.jwt.of-a-worker", "Cookie": "session=1"})
-    door.ask("GET", "/s3/airbridge-dags/dev/x", {TOKEN_HEADER: edge_token}, host="not-mine.example.org")
+    door.ask("GET", "/s3/airbridge-dags/dev/x", {TOKEN_HEADER: credential}, host="not-mine.example.org")
     logs = gateway.container.logs()
     assert "/airbridge/v1/version" in logs
     assert "not-mine.example.org" in logs
-    assert edge_token not in logs
+    assert credential not in logs
     assert "edge.jwt.of-a-worker" not in logs

@@ -1,24 +1,120 @@
-"""Tokens as the stock edge worker makes them, and a way to send any ASGI scope."""
+"""Tokens as the stock edge worker makes them, who is enrolled, and a way to send any ASGI scope."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import jwt
+from prometheus_client import CollectorRegistry
+
+from airbridge.controlplane._audit import Audit
+from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
+from airbridge.controlplane._s3_rules import S3Layout
+from airbridge.credential import Credential, JoinToken
+from airbridge.identity.model import Allowance, Worker
+from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-__all__ = ["EDGE_TOKEN", "INTERNAL_SECRET", "OTHER_TOKEN", "WORKER", "Answer", "ask", "claims", "token"]
+    from airbridge.identity.jobs import Job, JobKey, RunningTask
 
-EDGE_TOKEN = "edge-token-" + "e" * 64
-OTHER_TOKEN = "edge-token-" + "o" * 64
+__all__ = [
+    "INTERNAL_SECRET",
+    "LAYOUT",
+    "NEIGHBOUR",
+    "OTHER_SECRET",
+    "SECRET",
+    "WORKER",
+    "Answer",
+    "Enrolments",
+    "Ledger",
+    "ask",
+    "claims",
+    "door_before",
+    "token",
+    "worker",
+]
+
+SECRET = "s" * 64
+OTHER_SECRET = "o" * 64
 INTERNAL_SECRET = "internal-" + "i" * 64
 WORKER = "north-1"
+NEIGHBOUR = "south-2"
+LAYOUT = S3Layout("airbridge-dags", "airbridge-logs", "dev")
+
+
+def worker(name: str = WORKER, *secrets: str, **changes: Any) -> Worker:
+    """An enrolled worker; one secret unless others are given."""
+    allowance = Allowance(("default", "gpu"), 4, ("warehouse",), ("threshold",))
+    made = Worker(name, allowance, datetime.now(UTC), secrets=secrets or (SECRET,))
+    return replace(made, **changes)
+
+
+class Enrolments:
+    """Enrolled workers in memory, in the place of the database; the real one has tests of its own."""
+
+    def __init__(self, *workers: Worker) -> None:
+        self.workers = {one.name: one for one in workers}
+        self.asked: list[str] = []
+        self.seen: list[str] = []
+        self.join_tokens: set[str] = set()
+
+    def find(self, name: str) -> Worker | None:
+        """See :meth:`airbridge.identity.store.WorkerStore.find`."""
+        self.asked.append(name)
+        return self.workers.get(name)
+
+    def mark_seen(self, name: str) -> None:
+        """See :meth:`airbridge.identity.store.WorkerStore.mark_seen`."""
+        self.seen.append(name)
+
+    def join(self, token: JoinToken, client: str) -> Credential:
+        """See :meth:`airbridge.identity.store.WorkerStore.join`."""
+        if token.text not in self.join_tokens:
+            raise JoinRefusedError("join_token_unknown")
+        self.join_tokens.remove(token.text)
+        credential = Credential.new(token.name)
+        self.workers[token.name] = worker(token.name, credential.secret)
+        return credential
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Jobs in memory, in the place of the database."""
+
+    jobs: dict[JobKey, Job] = field(default_factory=dict)
+    tasks: dict[uuid.UUID, RunningTask] = field(default_factory=dict)
+    handed: set[tuple[JobKey, str]] = field(default_factory=set)
+
+    def job(self, key: JobKey) -> Job | None:
+        """See :meth:`airbridge.identity.jobs.Jobs.job`."""
+        return self.jobs.get(key)
+
+    def task(self, task_instance: uuid.UUID) -> RunningTask | None:
+        """See :meth:`airbridge.identity.jobs.Jobs.task`."""
+        return self.tasks.get(task_instance)
+
+    def hand_out(self, key: JobKey, worker: str) -> None:
+        """See :meth:`airbridge.identity.jobs.Jobs.hand_out`."""
+        self.handed.add((key, worker))
+
+    def was_handed_out(self, key: JobKey, worker: str) -> bool:
+        """See :meth:`airbridge.identity.jobs.Jobs.was_handed_out`."""
+        return (key, worker) in self.handed
+
+
+def door_before(
+    app: Callable[..., Awaitable[None]], enrolments: Enrolments, ledger: Ledger, audit: Audit | None = None
+) -> EdgeMiddleware:
+    """The middleware before ``app``."""
+    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET, LAYOUT)  # type: ignore[arg-type]
+    return EdgeMiddleware(app, guard, audit or Audit(CollectorRegistry()))
 
 
 def claims(call: str, **changes: Any) -> dict[str, Any]:
@@ -40,7 +136,7 @@ def claims(call: str, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def token(call: str, *, secret: str = EDGE_TOKEN, algorithm: str = "HS512", **changes: Any) -> str:
+def token(call: str, *, secret: str = SECRET, algorithm: str = "HS512", **changes: Any) -> str:
     """A worker's token for one call."""
     return jwt.encode(claims(call, **changes), secret, algorithm=algorithm, headers={"alg": algorithm})
 
@@ -68,13 +164,19 @@ async def ask(
     path: str,
     *authorizations: str,
     headers: tuple[tuple[bytes, bytes], ...] = (),
+    body: bytes = b"",
     **scope: Any,
 ) -> Answer:
     """Send one request with exactly this path, as a server hands it on: decoded, not tidied up."""
     answer = Answer()
+    # In two pieces, as a network may deliver it.
+    pieces = [
+        {"type": "http.request", "body": body[:5], "more_body": True},
+        {"type": "http.request", "body": body[5:], "more_body": False},
+    ]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return pieces.pop(0) if pieces else {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
         answer.messages.append(message)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jwt
@@ -13,24 +14,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.controlplane.edge_requests import (
-    EDGE_TOKEN,
     INTERNAL_SECRET,
-    OTHER_TOKEN,
+    NEIGHBOUR,
+    OTHER_SECRET,
+    SECRET,
     WORKER,
     claims,
     token,
+    worker,
 )
 
-from airbridge.controlplane._edge_token import EdgeTokens, Refusal
+from airbridge.controlplane._edge_token import (
+    check_credential,
+    check_token,
+    claimed_worker,
+    credential_name,
+    resign,
+)
+from airbridge.controlplane._refusal import Refusal
+from airbridge.credential import Credential, JoinToken
 from airbridge.edge.token import request_token
 
+if TYPE_CHECKING:
+    from airbridge.identity.model import Worker
+
 CALL = "jobs/fetch/north-1"
-TOKENS = EdgeTokens(EDGE_TOKEN, INTERNAL_SECRET)
+
+
+def _identify(authorization: str | None, call: str = CALL, *enrolled: Worker) -> str:
+    """Who sent it, as the middleware finds out."""
+    known = {one.name: one for one in enrolled or (worker(),)}
+    name = claimed_worker(authorization)
+    check_token(authorization or "", known.get(name), call)
+    return name
 
 
 def _refused(authorization: str | None, call: str = CALL) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        TOKENS.identify(authorization, call)
+        _identify(authorization, call)
     return caught.value
 
 
@@ -44,12 +65,12 @@ def _with_header(header: bytes, call: str = CALL) -> str:
 
 
 def test_token_of_the_stock_worker_names_its_worker() -> None:
-    assert TOKENS.identify(token(CALL), CALL).worker == WORKER
+    assert _identify(token(CALL)) == WORKER
 
 
 def test_token_of_the_edge_hosts_own_checks_names_its_worker() -> None:
-    made = request_token(EDGE_TOKEN, WORKER, f"workers/{WORKER}")
-    assert TOKENS.identify(made, f"workers/{WORKER}").worker == WORKER
+    made = request_token(SECRET, WORKER, f"workers/{WORKER}")
+    assert _identify(made, f"workers/{WORKER}") == WORKER
 
 
 @pytest.mark.parametrize("authorization", [None, ""])
@@ -61,7 +82,7 @@ def test_missing_token_is_401(authorization: str | None) -> None:
 def _forgeries() -> dict[str, str]:
     """By kind; made when they are used, because a token that is right but for one thing soon expires."""
     return {
-        "wrong secret": token(CALL, secret=OTHER_TOKEN),
+        "wrong secret": token(CALL, secret=OTHER_SECRET),
         "control plane's own secret": token(CALL, secret=INTERNAL_SECRET),
         "no secret": jwt.encode(claims(CALL), b"\0" * 64, algorithm="HS512"),
         "HS256": token(CALL, algorithm="HS256"),
@@ -91,6 +112,18 @@ def _forgeries() -> dict[str, str]:
         "no expiry": token(CALL, exp=None),
         "no method": token(CALL, method=None),
         "long-lived": token(CALL, exp=int(time.time()) + 3600),
+        "a little too long-lived": token(CALL, exp=int(time.time()) + 90),
+        "with a key id": jwt.encode(
+            claims(CALL), SECRET, algorithm="HS512", headers={"kid": "../../dev/null"}
+        ),
+        "with the address of a key": jwt.encode(
+            claims(CALL), SECRET, algorithm="HS512", headers={"jku": "https://evil.example/jwks"}
+        ),
+        "with a key": jwt.encode(
+            claims(CALL), SECRET, algorithm="HS512", headers={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}
+        ),
+        "of a name that nobody has": token(CALL, iss="nobody"),
+        "of the neighbour, with its name": token(CALL, iss=NEIGHBOUR, secret=OTHER_SECRET),
         "long-lived, times as text": token(CALL, exp=str(int(time.time()) + 3600), iat=str(int(time.time()))),
         "for ever": token(CALL, exp=1e308),
         "infinite": token(CALL, exp=float("inf")),
@@ -121,12 +154,12 @@ def test_token_of_another_time_speaks_of_the_clock(shift: int, clock: str) -> No
 @pytest.mark.parametrize("shift", [-50, 25])
 def test_small_difference_of_clocks_is_forgiven(shift: int) -> None:
     now = int(time.time()) + shift
-    assert TOKENS.identify(token(CALL, iat=now, nbf=now, exp=now + 30), CALL).worker == WORKER
+    assert _identify(token(CALL, iat=now, nbf=now, exp=now + 30)) == WORKER
 
 
-@pytest.mark.parametrize("life", [30, 600])
+@pytest.mark.parametrize("life", [1, 30, 59])
 def test_life_of_a_workers_token_is_accepted(life: int) -> None:
-    assert TOKENS.identify(token(CALL, exp=int(time.time()) + life), CALL).worker == WORKER
+    assert _identify(token(CALL, exp=int(time.time()) + life)) == WORKER
 
 
 @pytest.mark.parametrize(
@@ -154,7 +187,7 @@ def test_token_must_name_a_worker(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["n", "0", "north-1", "n" * 63])
 def test_names_of_dns_labels_are_workers(name: str) -> None:
-    assert TOKENS.identify(token(CALL, iss=name), CALL).worker == name
+    assert _identify(token(CALL, iss=name), CALL, worker(name)) == name
 
 
 RUN_IDS = [
@@ -172,13 +205,13 @@ def test_run_id_may_be_signed_encoded_or_not(run_id: str, encode: Any) -> None:
     # The stock client signs what it quoted; the server compares with what it decoded.
     seen = f"jobs/state/etl/extract/{run_id}/1/-1/success"
     signed = f"jobs/state/etl/extract/{encode(run_id)}/1/-1/success"
-    assert TOKENS.identify(token(signed), seen).worker == WORKER
+    assert _identify(token(signed), seen) == WORKER
 
 
 @given(st.text(max_size=200))
 def test_no_text_is_accepted(text: str) -> None:
     with pytest.raises(Refusal):
-        TOKENS.identify(text, CALL)
+        _identify(text)
 
 
 @given(st.data())
@@ -188,7 +221,7 @@ def test_no_changed_character_is_accepted(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(good) - 2))
     other = data.draw(st.characters(codec="ascii").filter(lambda c: c != good[place]))
     with pytest.raises(Refusal):
-        TOKENS.identify(good[:place] + other + good[place + 1 :], CALL)
+        _identify(good[:place] + other + good[place + 1 :])
 
 
 json_values = st.recursive(
@@ -207,19 +240,19 @@ def test_holder_of_the_token_gets_an_identity_or_a_refusal_for_any_claims(change
     # PyJWT itself refuses to encode some; sign by hand, as somebody else's library would.
     header = _b64(b'{"alg":"HS512","typ":"JWT"}')
     payload = _b64(json.dumps({**claims(CALL), **changes}).encode())
-    signature = jwt.get_algorithm_by_name("HS512").sign(f"{header}.{payload}".encode(), EDGE_TOKEN.encode())
+    signature = jwt.get_algorithm_by_name("HS512").sign(f"{header}.{payload}".encode(), SECRET.encode())
     try:
-        identity = TOKENS.identify(f"{header}.{payload}.{_b64(signature)}", CALL)
+        name = _identify(f"{header}.{payload}.{_b64(signature)}")
     except Refusal:
         return
-    assert identity.worker == changes.get("iss", WORKER)
+    assert name == changes.get("iss", WORKER) == WORKER
 
 
 def test_signed_anew_is_what_the_edge_api_checks() -> None:
     # As airflow/providers/edge3/worker_api/auth.py does: audience, times, method; JWTValidator's own
     # required claims are exp, iat and nbf.
     inner = jwt.decode(
-        TOKENS.resign(CALL),
+        resign(CALL, INTERNAL_SECRET),
         INTERNAL_SECRET,
         algorithms=["HS512"],
         audience="api",
@@ -230,6 +263,123 @@ def test_signed_anew_is_what_the_edge_api_checks() -> None:
 
 
 def test_signed_anew_is_no_edge_token() -> None:
-    assert _refused(TOKENS.resign(CALL)).reason == "token_invalid"
+    assert _refused(resign(CALL, INTERNAL_SECRET)).reason == "token_invalid"
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(token(CALL), INTERNAL_SECRET, algorithms=["HS512"], audience="api")
+
+
+# --- each worker its own ----------------------------------------------------------------------------
+
+
+def test_secret_of_a_worker_signs_for_no_other_name() -> None:
+    both = (worker(), worker(NEIGHBOUR, OTHER_SECRET))
+    assert _identify(token(CALL, iss=NEIGHBOUR, secret=OTHER_SECRET), CALL, *both) == NEIGHBOUR
+    with pytest.raises(Refusal) as caught:
+        _identify(token(CALL, iss=NEIGHBOUR, secret=SECRET), CALL, *both)
+    assert (caught.value.reason, caught.value.audited) == ("token_invalid", "token_signature")
+
+
+def test_both_secrets_of_a_rotation_are_good_and_no_third() -> None:
+    rotating = worker(WORKER, OTHER_SECRET, SECRET)
+    for secret in (SECRET, OTHER_SECRET):
+        assert _identify(token(CALL, secret=secret), CALL, rotating) == WORKER
+        check_credential(f"{WORKER}.{secret}", rotating)
+    with pytest.raises(Refusal):
+        _identify(token(CALL, secret="t" * 64), CALL, rotating)
+
+
+ENDED = {
+    "worker_revoked": {"revoked_at": datetime.now(UTC)},
+    "worker_expired": {"expires_at": datetime.now(UTC) - timedelta(seconds=1)},
+}
+
+
+@pytest.mark.parametrize("reason", ENDED)
+def test_enrolment_that_has_ended_is_told_to_its_holder_and_to_nobody_else(reason: str) -> None:
+    ended = worker(**ENDED[reason])
+    for check in (
+        lambda: _identify(token(CALL), CALL, ended),
+        lambda: check_credential(f"{WORKER}.{SECRET}", ended),
+    ):
+        with pytest.raises(Refusal) as caught:
+            check()
+        assert (caught.value.status, caught.value.reason) == (403, reason)
+    for check in (
+        lambda: _identify(token(CALL, secret=OTHER_SECRET), CALL, ended),
+        lambda: check_credential(f"{WORKER}.{OTHER_SECRET}", ended),
+    ):
+        with pytest.raises(Refusal) as caught:
+            check()
+        assert (caught.value.reason, str(caught.value)) == ("token_invalid", "the token was not accepted")
+
+
+def test_worker_that_has_not_joined_yet_has_no_secret_to_guess() -> None:
+    waiting = worker(secrets=())
+    with pytest.raises(Refusal) as caught:
+        _identify(token(CALL), CALL, waiting)
+    assert (caught.value.reason, caught.value.audited) == ("token_invalid", "worker_not_joined")
+    with pytest.raises(Refusal):
+        check_credential(f"{WORKER}.{SECRET}", waiting)
+
+
+def test_unknown_name_and_wrong_secret_sound_the_same() -> None:
+    heard = set()
+    for enrolled in (None, worker(WORKER, OTHER_SECRET), worker(secrets=())):
+        with pytest.raises(Refusal) as caught:
+            check_credential(f"{WORKER}.{SECRET}", enrolled)
+        heard.add((caught.value.status, caught.value.reason, str(caught.value)))
+        with pytest.raises(Refusal) as caught:
+            check_token(token(CALL), enrolled, CALL)
+        heard.add((caught.value.status, caught.value.reason, str(caught.value)))
+    assert heard == {(403, "token_invalid", "the token was not accepted")}
+
+
+def test_credential_names_its_worker() -> None:
+    assert credential_name(f"{WORKER}.{SECRET}") == WORKER
+    check_credential(f"{WORKER}.{SECRET}", worker())
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_missing_credential_is_401(missing: str | None) -> None:
+    with pytest.raises(Refusal) as caught:
+        credential_name(missing)
+    assert (caught.value.status, caught.value.reason) == (401, "token_missing")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WORKER,
+        f"{WORKER}.",
+        f".{SECRET}",
+        f"{WORKER}.{SECRET}s",
+        f"{WORKER}.{SECRET[1:]}",
+        f"{WORKER}.{SECRET}\n",
+        f"{WORKER}.{SECRET[:-1]}\xe9",
+        f" {WORKER}.{SECRET}",
+        f"North.{SECRET}",
+        JoinToken(WORKER, SECRET).text,
+    ],
+)
+def test_what_is_no_credential_is_not_accepted(text: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        credential_name(text)
+    assert caught.value.reason == "token_invalid"
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=140))
+def test_no_text_is_a_credential(text: str) -> None:
+    with pytest.raises(Refusal):
+        check_credential(text, worker(credential_name(text)))
+
+
+@given(st.from_regex("[a-z0-9][a-z0-9-]{0,62}", fullmatch=True))
+def test_credential_and_join_token_read_back_and_are_never_taken_for_each_other(name: str) -> None:
+    credential, join = Credential.new(name), JoinToken.new(name)
+    assert Credential.parse(credential.text) == credential
+    assert JoinToken.parse(join.text) == join
+    for parse, text in ((Credential.parse, join.text), (JoinToken.parse, credential.text)):
+        with pytest.raises(ValueError, match=r"is not|does not"):
+            parse(text)
+    assert credential.secret not in repr(credential)
+    assert join.secret not in repr(join)

@@ -75,7 +75,6 @@ def test_code_that_parses_dags_sees_no_signing_key(root: Path) -> None:
         "fernet-key",
         "session-secret",
     }
-    assert {path.name for path in (root / "gateway").iterdir()} == {"edge-token"}
     assert {path.name for path in (root / "postgres").iterdir()} == {"db-password"}
 
 
@@ -103,7 +102,7 @@ def test_made_secrets_are_of_the_kind_that_their_readers_take(root: Path) -> Non
     key = load_pem_private_key(read_secret(root, "jwt-private-key").encode(), password=None)
     assert isinstance(key, Ed25519PrivateKey)
     # RFC 7518, section 3.2: a key for HS512 has at least 512 bits.
-    assert all(len(read_secret(root, name)) >= 64 for name in ("edge-token", "internal-edge-secret"))
+    assert all(len(read_secret(root, name)) >= 64 for name in ("session-secret", "internal-edge-secret"))
 
 
 def test_made_secrets_pass_the_checks_of_overrides() -> None:
@@ -127,10 +126,10 @@ def test_an_override_that_is_taken_away_leaves_its_value(root: Path) -> None:
 
 
 def test_empty_overrides_count_as_none(root: Path) -> None:
-    (root / "overrides" / "edge-token").write_text("\n")
-    lines = _ensure(root, AIRBRIDGE_EDGE_TOKEN="", AIRBRIDGE_DB_PASSWORD="  ")
-    assert "gateway/edge-token: made (generated)" in lines
-    assert len(read_secret(root, "edge-token")) >= 64
+    (root / "overrides" / "session-secret").write_text("\n")
+    lines = _ensure(root, AIRBRIDGE_SESSION_SECRET="", AIRBRIDGE_DB_PASSWORD="  ")
+    assert "control/session-secret: made (generated)" in lines
+    assert len(read_secret(root, "session-secret")) >= 64
 
 
 def test_missing_folder_of_overrides_is_no_problem(root: Path) -> None:
@@ -145,16 +144,17 @@ def test_lines_about_secrets_hold_no_secret(root: Path) -> None:
 
 def test_every_audience_gets_the_overridden_value(root: Path) -> None:
     _ensure(root)
-    _ensure(root, AIRBRIDGE_EDGE_TOKEN="t" * 64)
-    assert (root / "signing/edge-token").read_text() == (root / "gateway/edge-token").read_text() == "t" * 64
+    _ensure(root, AIRBRIDGE_DB_PASSWORD="p" * 24)
+    both = [(root / audience / "db-password").read_text() for audience in ("control", "postgres")]
+    assert both == ["p" * 24] * 2
 
 
 def test_audiences_agree_again_after_a_change_that_was_cut_short(root: Path) -> None:
     _ensure(root)
-    (root / "gateway/edge-token").unlink()
-    known = (root / "signing/edge-token").read_text()
-    assert _ensure(root) == ["gateway/edge-token: made (generated)"]
-    assert (root / "gateway/edge-token").read_text() == known
+    (root / "postgres/db-password").unlink()
+    known = (root / "control/db-password").read_text()
+    assert _ensure(root) == ["postgres/db-password: made (generated)"]
+    assert (root / "postgres/db-password").read_text() == known
     (root / "postgres/db-password").write_text("an-older-one")
     assert _ensure(root) == ["postgres/db-password: changed (generated)"]
     assert (root / "postgres/db-password").read_text() == (root / "control/db-password").read_text()
@@ -170,35 +170,34 @@ def test_first_audience_takes_over_what_the_second_has(root: Path) -> None:
 
 @pytest.mark.parametrize("rest", ["", "half a val"])
 def test_temporary_file_of_a_killed_start_is_cleaned_up(root: Path, rest: str) -> None:
-    (root / "signing/.edge-token.new").write_text(rest)
+    (root / "signing/.internal-edge-secret.new").write_text(rest)
     _ensure(root)
-    assert len(read_secret(root, "edge-token")) >= 64
+    assert len(read_secret(root, "internal-edge-secret")) >= 64
     assert not list(root.rglob(".*"))
 
 
 def test_empty_file_counts_as_missing(root: Path) -> None:
     # What a crash between create and write leaves on some file systems.
     _ensure(root)
-    (root / "signing/edge-token").write_text("")
-    (root / "gateway/edge-token").write_bytes(b"\xff\xfe")
+    (root / "control/db-password").write_text("")
+    (root / "postgres/db-password").write_bytes(b"\xff\xfe")
     lines = _ensure(root)
-    assert [line.split(":")[0] for line in lines] == ["signing/edge-token", "gateway/edge-token"]
-    assert (root / "signing/edge-token").read_text() == (root / "gateway/edge-token").read_text()
+    assert [line.split(":")[0] for line in lines] == ["control/db-password", "postgres/db-password"]
+    assert (root / "control/db-password").read_text() == (root / "postgres/db-password").read_text()
 
 
 def test_mode_that_was_loosened_is_tightened(root: Path) -> None:
     _ensure(root)
-    (root / "signing/edge-token").chmod(0o644)
-    assert _ensure(root) == ["signing/edge-token: mode set to 0600"]
-    assert stat.S_IMODE((root / "signing/edge-token").stat().st_mode) == 0o600
+    (root / "signing/admin-password").chmod(0o644)
+    assert _ensure(root) == ["signing/admin-password: mode set to 0600"]
+    assert stat.S_IMODE((root / "signing/admin-password").stat().st_mode) == 0o600
 
 
 BAD_OVERRIDES = {
     "AIRBRIDGE_ADMIN_PASSWORD": ("short", "has 5 characters, needs at least 8"),
     "AIRBRIDGE_DB_PASSWORD": ("with\nnewline", "holds control characters"),
-    "AIRBRIDGE_EDGE_TOKEN": ("ä" * 64, "holds characters that do not fit an HTTP header"),
     "AIRBRIDGE_INTERNAL_EDGE_SECRET": ("x" * 63, "has 63 characters, needs at least 64"),
-    "AIRBRIDGE_SESSION_SECRET": ("x" * 40 + " " + "x" * 40, "do not fit an HTTP header"),
+    "AIRBRIDGE_SESSION_SECRET": ("x" * 40 + " ä" + "x" * 40, "do not fit an HTTP header"),
     "AIRBRIDGE_FERNET_KEY": (base64.urlsafe_b64encode(b"16 bytes is less").decode(), "decodes to 16 bytes"),
     "AIRBRIDGE_JWT_PRIVATE_KEY": ("-----BEGIN NOTHING-----", "is not an unencrypted PEM private key"),
 }
@@ -215,18 +214,18 @@ def test_bad_override_is_named_with_what_is_wrong(root: Path, variable: str) -> 
 
 def test_all_bad_overrides_are_named_at_once_and_nothing_is_written(root: Path) -> None:
     (root / "overrides" / "admin-password").write_bytes(b"\xff\xff\xff\xff\xff\xff\xff\xff")
-    (root / "overrides" / "edge-token").mkdir()
+    (root / "overrides" / "session-secret").mkdir()
     environment = {
         name: value
         for name, (value, _) in BAD_OVERRIDES.items()
-        if name not in ("AIRBRIDGE_ADMIN_PASSWORD", "AIRBRIDGE_EDGE_TOKEN")
+        if name not in ("AIRBRIDGE_ADMIN_PASSWORD", "AIRBRIDGE_SESSION_SECRET")
     }
     with pytest.raises(SettingsError) as caught:
         _ensure(root, **environment)
     message = str(caught.value)
     assert all(name in message for name in environment)
     assert "secret file admin-password is not text" in message
-    assert "secret file edge-token cannot be read" in message
+    assert "secret file session-secret cannot be read" in message
     assert "\n" not in message
     assert _files(root) == {}
 
@@ -288,7 +287,8 @@ def test_show_prints_the_value_and_nothing_else(mounted: Path, capfd: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("nonsense", "no secret is called 'nonsense'"), ("edge-token", "does not exist yet")]
+    ("name", "says"),
+    [("nonsense", "no secret is called 'nonsense'"), ("session-secret", "does not exist yet")],
 )
 def test_show_of_what_is_not_there_is_one_line_on_stderr(
     mounted: Path, capfd: pytest.CaptureFixture[str], name: str, says: str

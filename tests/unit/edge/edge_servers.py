@@ -18,17 +18,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.unit.controlplane.edge_requests import Enrolments, Ledger, door_before, worker
 
-from airbridge.controlplane._edge_middleware import EdgeMiddleware
-from airbridge.controlplane._edge_token import EdgeTokens
+from airbridge.credential import Credential
 from airbridge.edge._control_plane import Versions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOKEN = "edge-token-of-the-unit-tests-" + "t" * 40
-INTERNAL = "internal-secret-of-the-unit-tests-" + "i" * 40
 WORKER = "north-1"
+SECRET = "secret-of-the-unit-tests-" + "t" * 39
+TOKEN = Credential(WORKER, SECRET).text
 VERSIONS = Versions(airbridge="0.1.0", airflow="3.0.4", edge_provider="5.1.0")
 
 
@@ -128,7 +128,8 @@ class Plane:
         self.mangle_posts = False
         self.workers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
-        self._middleware = EdgeMiddleware(self._routes, EdgeTokens(TOKEN, INTERNAL))
+        self.enrolments = Enrolments(worker(WORKER, SECRET))
+        self._middleware = door_before(self._routes, self.enrolments, Ledger())
 
     def heartbeat(self, name: str = WORKER, state: str = "idle", age: float = 0.0) -> None:
         """Note a heartbeat of a worker, ``age`` seconds ago."""
@@ -142,9 +143,10 @@ class Plane:
         if self.status is not None:
             return self.status, b""
         sent: list[Any] = []
+        unread = [body]
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -170,6 +172,9 @@ class Plane:
                 "edge_provider": v.edge_provider,
                 "time": "",
             }
+        if (verb, path) == ("GET", f"/airbridge/v1/enrolment/{WORKER}"):
+            allowance = self.enrolments.workers[WORKER].allowance
+            return 200, {"queues": allowance.queues, "concurrency": allowance.concurrency}
         if (verb, path) == ("POST", "/airbridge/v1/echo"):
             return 200, {"nonce": "other"} if self.mangle_posts else body
         if verb == "GET" and path.startswith("/airbridge/v1/workers/"):

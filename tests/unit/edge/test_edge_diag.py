@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.edge.edge_servers import TOKEN, VERSIONS, Authority, free_port
+from tests.unit.edge.edge_servers import SECRET, VERSIONS, Authority, free_port
 
 from airbridge.edge.diag import ALL_CHECKS, Limits, Outcome, diagnose, run_diag
 
@@ -44,7 +44,7 @@ def healthy(edge_host, servers, plane, authority, s3, tmp_path):
 def _diagnose(limits: Limits | None = None):
     findings = {f.check: f for f in diagnose(VERSIONS, limits or Limits(timeout_s=5.0))}
     assert list(findings) == ["settings", *(check.name for check in ALL_CHECKS)]
-    assert not any(TOKEN in str(finding) for finding in findings.values())
+    assert not any(SECRET in str(finding) for finding in findings.values())
     return findings
 
 
@@ -158,7 +158,7 @@ def test_small_clock_difference_passes(healthy, plane):
 
 
 def test_wrong_token_fails_with_the_setting_to_correct(healthy):
-    healthy(CONTROL_PLANE_TOKEN="w" * 64)
+    healthy(CONTROL_PLANE_TOKEN="north-1." + "w" * 64)
     not_run = ("versions", "endpoint post", "uplink post")
     _one_fails(_diagnose(), "token", "token_invalid", "CONTROL_PLANE_TOKEN", not_run=not_run)
 
@@ -292,7 +292,7 @@ def test_program_prints_one_plain_line_a_check_and_no_token(healthy, installed):
     assert len(lines) == len(ALL_CHECKS) + 2
     assert all(line.startswith("PASS ") for line in lines[:-1])
     assert lines[-1] == f"{len(ALL_CHECKS) + 1} pass, 0 fail, 0 not run"
-    assert TOKEN not in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
     broken = subprocess.run(
         command,
         env={**environment, "WORKER_CONCURRENCY": "0"},

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.edge.edge_servers import TOKEN, WORKER, free_port
+from tests.unit.edge.edge_servers import SECRET, WORKER, free_port
 
 from airbridge.edge.health import check
 from airbridge.errors import AirbridgeError
@@ -21,7 +21,7 @@ def _unhealthy() -> AirbridgeError:
     with pytest.raises(AirbridgeError) as caught:
         check(os.environ)
     assert caught.value.fix
-    assert TOKEN not in str(caught.value)
+    assert SECRET not in str(caught.value)
     return caught.value
 
 
@@ -51,7 +51,7 @@ def test_worker_that_never_registered_is_unhealthy(joined):
 
 def test_refused_token_is_unhealthy(joined, monkeypatch):
     joined.heartbeat()
-    monkeypatch.setenv("CONTROL_PLANE_TOKEN", "w" * 64)
+    monkeypatch.setenv("CONTROL_PLANE_TOKEN", f"{WORKER}.{'w' * 64}")
     assert _unhealthy().exit_code == 4
 
 

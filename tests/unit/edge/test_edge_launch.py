@@ -12,11 +12,15 @@ import sys
 import sysconfig
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.edge.edge_servers import TOKEN, WORKER, free_port
+from tests.unit.controlplane.edge_requests import worker as enrolled
+from tests.unit.edge.edge_servers import SECRET, WORKER, free_port
+
+from airbridge.credential import Credential, JoinToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +64,7 @@ class Host:
         programs.mkdir(parents=True)
         (programs / "python").symlink_to(Path(sys.executable).resolve())
         worker = programs / "airflow"
-        worker.write_text(WORKER_PROGRAM.format(python=programs / "python", token=TOKEN))
+        worker.write_text(WORKER_PROGRAM.format(python=programs / "python", token=SECRET))
         worker.chmod(0o755)
         self.store = folder / "store"
         self.sync()
@@ -127,7 +131,7 @@ def _refused(process: subprocess.Popen[str], exit_code: int) -> str:
     out, err = process.communicate(timeout=15)
     assert process.returncode == exit_code, out + err
     assert "Traceback" not in out + err
-    assert TOKEN not in out + err
+    assert SECRET not in out + err
     return err
 
 
@@ -185,12 +189,12 @@ def test_launch_becomes_the_stock_worker(host, joined):
 def test_worker_reads_its_token_from_a_private_file_and_not_from_the_environment(host, joined):
     host.launch(AIRFLOW__API_AUTH__JWT_PRIVATE_KEY_PATH="/secrets/key", AIRFLOW__API_AUTH__JWT_SECRET="other")
     environment = host.started()["environment"]
-    assert TOKEN not in str(environment)
+    assert SECRET not in str(environment)
     assert "AIRFLOW__API_AUTH__JWT_PRIVATE_KEY_PATH" not in environment
     assert "AIRFLOW__API_AUTH__JWT_SECRET" not in environment
     program, path = environment["AIRFLOW__API_AUTH__JWT_SECRET_CMD"].split(" ")
     assert program == "cat"
-    assert Path(path).read_text() == TOKEN
+    assert Path(path).read_text() == SECRET
     assert Path(path).stat().st_mode & 0o777 == 0o600
 
 
@@ -209,10 +213,66 @@ def test_malformed_settings_end_with_exit_code_2(host, joined):
 
 
 def test_wrong_token_is_one_clear_line(host, joined):
-    err = _refused(host.launch(CONTROL_PLANE_TOKEN="w" * 64), 4)
+    err = _refused(host.launch(CONTROL_PLANE_TOKEN=f"{WORKER}.{'w' * 64}"), 4)
     assert len(err.splitlines()) == 1
     assert "token_invalid" in err
     assert "CONTROL_PLANE_TOKEN" in err
+
+
+def test_credential_of_another_worker_is_one_clear_line(host, joined):
+    err = _refused(host.launch(CONTROL_PLANE_TOKEN=f"south-2.{SECRET}"), 2)
+    assert len(err.splitlines()) == 1
+    assert "is of worker south-2, but WORKER_NAME is north-1" in err
+
+
+def test_worker_that_was_revoked_is_one_clear_line(host, joined):
+    joined.enrolments.workers[WORKER] = enrolled(WORKER, SECRET, revoked_at=datetime.now(UTC))
+    err = _refused(host.launch(), 4)
+    assert len(err.splitlines()) == 1
+    assert "revoked" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"WORKER_QUEUES": "default,mine"},
+            "WORKER_QUEUES names mine, but worker north-1 is enrolled for",
+        ),
+        ({"WORKER_CONCURRENCY": "5"}, "WORKER_CONCURRENCY is 5, but worker north-1 is enrolled for 4"),
+    ],
+)
+def test_more_than_the_enrolment_allows_is_one_clear_line(host, joined, changes, says):
+    err = _refused(host.launch(**changes), 4)
+    assert len(err.splitlines()) == 1
+    assert says in err
+    assert "airbridge edge update" in err
+
+
+def test_join_token_is_traded_on_the_first_start_and_never_again(host, joined, tmp_path):
+    join = JoinToken.new(WORKER)
+    joined.enrolments.join_tokens.add(join.text)
+    first = host.launch(CONTROL_PLANE_TOKEN=join.text)
+    environment = host.started()["environment"]
+    kept = (tmp_path / "state" / "credential").read_text().strip()
+    assert Credential.parse(kept).name == WORKER
+    secret = Path(environment["AIRFLOW__API_AUTH__JWT_SECRET_CMD"].split(" ")[1]).read_text()
+    assert f"{WORKER}.{secret}" == kept
+    assert join.text not in str(environment)
+    first.kill()
+    first.wait()
+    joined.heartbeat(state="offline")
+    host.launch(CONTROL_PLANE_TOKEN=join.text)
+    host.started()
+    assert (tmp_path / "state" / "credential").read_text().strip() == kept
+    assert [path for _, path in joined.requests].count("/airbridge/v1/join") == 1
+
+
+def test_join_token_that_was_used_elsewhere_is_one_clear_line(host, joined):
+    err = _refused(host.launch(CONTROL_PLANE_TOKEN=JoinToken.new(WORKER).text), 4)
+    assert len(err.splitlines()) == 1
+    assert "the join token was not accepted" in err
+    assert "airbridge edge join-token" in err
 
 
 def test_other_airflow_version_is_one_clear_line(host, joined):

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.edge.edge_servers import TOKEN
+from tests.unit.edge.edge_servers import SECRET, TOKEN, WORKER
 
+from airbridge.credential import Credential, JoinToken
+from airbridge.edge._token_source import StoredCredential
 from airbridge.edge.settings import load_settings
 from airbridge.errors import SettingsError
 
@@ -23,7 +25,7 @@ def test_complete_environment_is_read(edge_host, authority):
     assert settings.control_plane_host == "control.example.com"
     assert settings.control_plane_port == 443
     assert settings.task_logs_url == "s3://airbridge-logs/dev/task-logs"
-    assert settings.token == TOKEN
+    assert settings.token == SECRET
 
 
 def test_empty_optional_settings_count_as_unset(edge_host):
@@ -37,7 +39,7 @@ def test_empty_optional_settings_count_as_unset(edge_host):
 def test_token_comes_from_a_file_without_its_newline(edge_host, tmp_path):
     (tmp_path / "token").write_text(TOKEN + "\n")
     edge_host(CONTROL_PLANE_TOKEN=None, CONTROL_PLANE_TOKEN_FILE=str(tmp_path / "token"))
-    assert load_settings().token == TOKEN
+    assert load_settings().token == SECRET
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,12 @@ def test_token_comes_from_a_file_without_its_newline(edge_host, tmp_path):
         ("CONTROL_PLANE_URL", "https://control.example.com/airflow", "must end after the host and port"),
         ("CONTROL_PLANE_URL", "https://me:secret@control.example.com", "no password"),
         ("CONTROL_PLANE_TOKEN", None, "is not set"),
-        ("CONTROL_PLANE_TOKEN", "changeme", "is not a token"),
-        ("CONTROL_PLANE_TOKEN", "two words that are long enough", "is not a token"),
+        ("CONTROL_PLANE_TOKEN", "changeme", "is not a worker's credential"),
+        ("CONTROL_PLANE_TOKEN", "two words that are long enough", "is not a worker's credential"),
+        ("CONTROL_PLANE_TOKEN", "e" * 64, "is not a worker's credential"),
+        ("CONTROL_PLANE_TOKEN", f"join_{WORKER}.short", "is not a worker's credential"),
+        ("CONTROL_PLANE_TOKEN", f"south-2.{SECRET}", "is of worker south-2, but WORKER_NAME is north-1"),
+        ("CONTROL_PLANE_TOKEN", f"join_south-2.{SECRET}", "is of worker south-2, but WORKER_NAME is north-1"),
         ("CONTROL_PLANE_TOKEN_FILE", "/nowhere/token", "and so is CONTROL_PLANE_TOKEN_FILE"),
         ("CONTROL_PLANE_CA_FILE", "/nowhere/ca.pem", "No such file"),
         ("CONTROL_PLANE_CA_FILE", __file__, "holds no PEM certificate"),
@@ -99,7 +105,7 @@ def test_all_problems_are_reported_at_once(edge_host):
         (None, "No such file"),
         (b"", "is empty"),
         (b"\xff\xfe\x00", "is not text"),
-        (b"short", "is not a token"),
+        (b"short", "is not a worker's credential"),
     ],
 )
 def test_unusable_token_file_is_named(edge_host, tmp_path, content, says):
@@ -120,7 +126,45 @@ def test_text_of_a_bad_token_is_never_printed(edge_host, token):
 
 def test_token_is_not_in_the_settings_representation(edge_host):
     edge_host()
-    assert TOKEN not in repr(load_settings()) + str(load_settings()) + load_settings().model_dump_json()
+    shown = repr(load_settings()) + str(load_settings()) + load_settings().model_dump_json()
+    assert SECRET not in shown
+
+
+def test_join_token_is_read_as_one_until_it_was_traded(edge_host, tmp_path):
+    join = JoinToken.new(WORKER)
+    edge_host(CONTROL_PLANE_TOKEN=join.text)
+    assert load_settings().join_token == join
+    traded = Credential.new(WORKER)
+    (tmp_path / "state").mkdir()
+    StoredCredential(tmp_path / "state").write(traded, join)
+    settings = load_settings()
+    assert (settings.join_token, settings.token) == (None, traded.secret)
+    assert (tmp_path / "state" / "credential").stat().st_mode & 0o777 == 0o600
+
+
+def test_credential_of_an_earlier_join_token_is_not_used_for_a_new_one(edge_host, tmp_path):
+    (tmp_path / "state").mkdir()
+    StoredCredential(tmp_path / "state").write(Credential.new(WORKER), JoinToken.new(WORKER))
+    again = JoinToken.new(WORKER)
+    edge_host(CONTROL_PLANE_TOKEN=again.text)
+    assert load_settings().join_token == again
+
+
+@pytest.mark.parametrize("content", ["", "half-a-cre", "south-2." + "s" * 64, "\xff"])
+def test_credential_file_that_a_crash_left_behind_counts_as_none(edge_host, tmp_path, content):
+    join = JoinToken.new(WORKER)
+    (tmp_path / "state").mkdir()
+    StoredCredential(tmp_path / "state").write(Credential.new(WORKER), join)
+    (tmp_path / "state" / "credential").write_text(content)
+    edge_host(CONTROL_PLANE_TOKEN=join.text)
+    assert load_settings().join_token == join
+
+
+def test_credential_wins_over_what_was_joined_before(edge_host, tmp_path):
+    (tmp_path / "state").mkdir()
+    StoredCredential(tmp_path / "state").write(Credential.new(WORKER), JoinToken.new(WORKER))
+    edge_host()
+    assert load_settings().token == SECRET
 
 
 def test_repeated_queue_is_kept_once(edge_host):

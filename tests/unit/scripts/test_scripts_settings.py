@@ -98,6 +98,39 @@ def test_edge_host_with_malformed_settings_is_refused_before_anything_is_made(
     assert not (ROOT / "edge-bundles/.unit-test").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings", "named"),
+    [
+        ([""], {"GATEWAY_NAMES": "control.example.org"}, "make enroll NAME="),
+        (["Plant_7"], {"GATEWAY_NAMES": "control.example.org"}, "'Plant_7'"),
+        (["plant-7"], {"GATEWAY_NAMES": "", "GATEWAY_PUBLIC_HOST": ""}, "GATEWAY_NAMES="),
+    ],
+)
+def test_host_is_not_enrolled_when_it_could_not_dial_the_endpoint(
+    arguments: list[str], settings: dict[str, str], named: str
+) -> None:
+    answer = run_step("enroll.sh", *arguments, COMPOSE_PROJECT_NAME="unit-test", **settings)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert named in line
+    assert not (ROOT / "edge-bundles/.unit-test").exists()
+
+
+def test_bundle_of_another_machine_is_no_host_of_this_one(tmp_path: Path) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere" / "compose.edge.yaml").touch()
+    show = f"bundles_dir() {{ printf '%s\\n' {tmp_path}; }}; docker() {{ :; }}; edge_names"
+    assert shell(show) == "here"
+
+
+@pytest.mark.parametrize("command", ["rotate", "revoke", "join-token"])
+def test_command_about_a_host_asks_for_its_name(command: str) -> None:
+    answer = run_step("identity.sh", command, "", COMPOSE_PROJECT_NAME="unit-test")
+    assert answer.returncode == 1
+    assert f"make {command} NAME=" in answer.stderr
+
+
 def test_destroy_without_a_terminal_deletes_nothing() -> None:
     answer = run_step("down.sh", "--destroy", COMPOSE_PROJECT_NAME="unit-test")
     assert answer.returncode == 1

@@ -1,0 +1,94 @@
+"""The tables of the identity store: in a schema of their own, made and moved on step by step.
+
+Airflow's own migrations never look at a schema that is not theirs, and neither do we at theirs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["SCHEMA_VERSION", "migrate_schema", "schema_version"]
+
+# Any constant: it names the lock that two first starts at the same time meet at.
+_LOCK: Final = 0x41_42_49_44  # "ABID"
+
+_STEPS: Final = (
+    """
+    CREATE TABLE airbridge.worker (
+        name        text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+        queues      text[] NOT NULL CHECK (cardinality(queues) > 0),
+        concurrency integer NOT NULL CHECK (concurrency > 0),
+        connections text[] NOT NULL DEFAULT '{}',
+        variables   text[] NOT NULL DEFAULT '{}',
+        created_at  timestamptz NOT NULL DEFAULT now(),
+        expires_at  timestamptz,
+        revoked_at  timestamptz,
+        last_seen   timestamptz
+    );
+    CREATE TABLE airbridge.worker_secret (
+        id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        worker     text NOT NULL REFERENCES airbridge.worker (name) ON DELETE CASCADE,
+        encrypted  text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        ends_at    timestamptz
+    );
+    CREATE INDEX worker_secret_worker ON airbridge.worker_secret (worker);
+    CREATE TABLE airbridge.join_token (
+        hash       bytea PRIMARY KEY,
+        worker     text NOT NULL REFERENCES airbridge.worker (name) ON DELETE CASCADE,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        expires_at timestamptz NOT NULL,
+        used_at    timestamptz,
+        used_by    text
+    );
+    CREATE INDEX join_token_worker ON airbridge.join_token (worker);
+    -- Which worker was handed which part of a task. The edge provider overwrites the worker of a job when a
+    -- later part goes elsewhere, while the earlier one may still be sending its log.
+    CREATE TABLE airbridge.handed_out (
+        dag_id     text NOT NULL,
+        task_id    text NOT NULL,
+        run_id     text NOT NULL,
+        map_index  integer NOT NULL,
+        try_number integer NOT NULL,
+        worker     text NOT NULL,
+        handed_at  timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (dag_id, task_id, run_id, map_index, try_number, worker)
+    );
+    CREATE INDEX handed_out_handed_at ON airbridge.handed_out (handed_at);
+    """,
+)
+
+SCHEMA_VERSION: Final = len(_STEPS)
+"""What this release works with."""
+
+
+def schema_version(connection: Any) -> int:
+    """Return the version of the tables that are there; 0: none."""
+    with connection, connection.cursor() as cursor:
+        return _version(cursor)
+
+
+def _version(cursor: Any) -> int:
+    cursor.execute("SELECT to_regclass('airbridge.schema_version')")
+    if cursor.fetchone()[0] is None:
+        return 0
+    cursor.execute("SELECT max(version) FROM airbridge.schema_version")
+    return int(cursor.fetchone()[0] or 0)
+
+
+def migrate_schema(connection: Any) -> bool:
+    """Bring the tables to :data:`SCHEMA_VERSION`, all or nothing; returns whether anything was to do."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        there = _version(cursor)
+        if there >= SCHEMA_VERSION:
+            return False
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS airbridge")
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS airbridge.schema_version"
+            " (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())"
+        )
+        for number, step in enumerate(_STEPS[there:], start=there + 1):
+            cursor.execute(step)
+            cursor.execute("INSERT INTO airbridge.schema_version (version) VALUES (%s)", (number,))
+    return True

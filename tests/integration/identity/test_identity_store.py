@@ -1,0 +1,313 @@
+"""Enrolments on a real Postgres: what is kept, what is good for how long, and what two at once may do."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.fernet import Fernet
+
+from airbridge.credential import Credential, JoinToken
+from airbridge.errors import IntegrityError, RefusedError, UnreachableError
+from airbridge.identity.jobs import Job, JobKey
+from airbridge.identity.model import Allowance
+from airbridge.identity.store import (
+    SCHEMA_VERSION,
+    Cipher,
+    JoinRefusedError,
+    WorkerStore,
+    migrate_schema,
+    schema_version,
+)
+
+if TYPE_CHECKING:
+    from airbridge.identity.database import Database
+    from airbridge.identity.jobs import Jobs
+    from conftest import Postgres
+
+ALLOWED = Allowance(("default", "gpu"), 4, ("warehouse",), ())
+HOUR = timedelta(hours=1)
+
+
+def _enrolled(store: WorkerStore, name: str = "north-1") -> Credential:
+    credential = Credential.new(name)
+    store.enroll(name, ALLOWED, credential=credential)
+    return credential
+
+
+def _secrets(store: WorkerStore, name: str = "north-1") -> tuple[str, ...]:
+    worker = store.find(name)
+    assert worker is not None
+    return worker.secrets
+
+
+# --- tables -----------------------------------------------------------------------------------------
+
+
+def test_tables_are_made_once_and_stay(postgres: Postgres, store: WorkerStore) -> None:
+    _enrolled(store)
+    connection = postgres.connect()
+    assert schema_version(connection) == SCHEMA_VERSION
+    assert migrate_schema(connection) is False
+    connection.close()
+    assert store.find("north-1") is not None
+
+
+def test_two_first_starts_at_once_make_them_once(postgres: Postgres, database: Database) -> None:
+    with database.cursor() as cursor:
+        cursor.execute("DROP SCHEMA airbridge CASCADE")
+    connections = [postgres.connect() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(migrate_schema, connections))
+    assert sorted(made) == [False] * 7 + [True]
+    for connection in connections:
+        connection.close()
+
+
+# --- enrolling --------------------------------------------------------------------------------------
+
+
+def test_enrolment_is_found_as_it_was_made(store: WorkerStore) -> None:
+    expires = datetime.now(UTC) + HOUR
+    credential = Credential.new("north-1")
+    store.enroll("north-1", ALLOWED, expires_at=expires, credential=credential)
+    worker = store.find("north-1")
+    assert worker is not None
+    assert (worker.name, worker.allowance, worker.expires_at) == ("north-1", ALLOWED, expires)
+    assert worker.secrets == (credential.secret,)
+    assert worker.state(datetime.now(UTC)) == "enrolled"
+    assert worker.state(expires + HOUR) == "expired"
+    assert store.find("nobody") is None
+
+
+def test_secrets_lie_encrypted(store: WorkerStore, database: Database) -> None:
+    credential = _enrolled(store)
+    join = store.new_join_token("north-1")
+    with database.cursor() as cursor:
+        cursor.execute("SELECT encrypted FROM airbridge.worker_secret")
+        [(stored,)] = cursor.fetchall()
+        cursor.execute("SELECT encode(hash, 'escape'), row(t.*)::text FROM airbridge.join_token t")
+        [row] = cursor.fetchall()
+    assert credential.secret not in stored
+    assert join.secret not in str(row)
+
+
+def test_another_fernet_key_is_one_clear_line(store: WorkerStore, database: Database) -> None:
+    _enrolled(store)
+    other = WorkerStore(database, Cipher(Fernet.generate_key().decode()))
+    with pytest.raises(IntegrityError, match="another Fernet key"):
+        other.find("north-1")
+
+
+def test_fernet_key_may_be_rotated(store: WorkerStore, database: Database, fernet_key: str) -> None:
+    credential = _enrolled(store)
+    new = Fernet.generate_key().decode()
+    both = WorkerStore(database, Cipher(f"{new},{fernet_key}"))
+    assert _secrets(both) == (credential.secret,)
+    with pytest.raises(IntegrityError):
+        _secrets(WorkerStore(database, Cipher(new)))
+    assert both.reencrypt() == 1
+    assert _secrets(WorkerStore(database, Cipher(new))) == (credential.secret,)
+
+
+def test_name_is_enrolled_once(store: WorkerStore) -> None:
+    credential = _enrolled(store)
+    with pytest.raises(RefusedError, match="worker 'north-1' is enrolled"):
+        _enrolled(store)
+    assert _secrets(store) == (credential.secret,)
+
+
+def test_revoked_worker_is_enrolled_anew_with_nothing_of_the_old(store: WorkerStore) -> None:
+    _enrolled(store)
+    store.mark_seen("north-1")
+    assert store.revoke("north-1") is True
+    assert store.revoke("north-1") is False
+    again = _enrolled(store)
+    worker = store.find("north-1")
+    assert worker is not None
+    assert worker.secrets == (again.secret,)
+    assert (worker.revoked_at, worker.last_seen) == (None, None)
+
+
+def test_update_changes_what_it_may_do_and_not_what_it_holds(store: WorkerStore) -> None:
+    credential = _enrolled(store)
+    changed = Allowance(("other",), 1, (), ("threshold",))
+    store.update("north-1", changed, None)
+    worker = store.find("north-1")
+    assert worker is not None
+    assert (worker.allowance, worker.secrets) == (changed, (credential.secret,))
+
+
+@pytest.mark.parametrize("what", ["update", "rotate", "join token", "revoke"])
+def test_nothing_is_done_for_a_name_that_nobody_has(store: WorkerStore, what: str) -> None:
+    calls = {
+        "update": lambda: store.update("nobody", ALLOWED, None),
+        "rotate": lambda: store.rotate("nobody", HOUR),
+        "join token": lambda: store.new_join_token("nobody"),
+        "revoke": lambda: store.revoke("nobody"),
+    }
+    with pytest.raises(RefusedError, match="no worker 'nobody' is enrolled"):
+        calls[what]()
+
+
+def test_last_seen_is_kept(store: WorkerStore) -> None:
+    _enrolled(store)
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    store.mark_seen("north-1")
+    worker = store.find("north-1")
+    assert worker is not None
+    assert worker.last_seen is not None
+    assert worker.last_seen > before
+
+
+# --- rotating ---------------------------------------------------------------------------------------
+
+
+def test_old_secret_is_good_until_its_overlap_is_over(store: WorkerStore) -> None:
+    old = _enrolled(store)
+    new = store.rotate("north-1", timedelta(seconds=1))
+    assert _secrets(store) == (new.secret, old.secret)
+    time.sleep(1.1)
+    assert _secrets(store) == (new.secret,)
+
+
+def test_never_more_than_two_secrets_are_good(store: WorkerStore) -> None:
+    _enrolled(store)
+    second = store.rotate("north-1", HOUR)
+    third = store.rotate("north-1", HOUR)
+    assert _secrets(store) == (third.secret, second.secret)
+
+
+def test_worker_that_has_not_joined_yet_may_be_given_its_credential(store: WorkerStore) -> None:
+    store.enroll("north-1", ALLOWED)
+    assert _secrets(store) == ()
+    credential = store.rotate("north-1", HOUR)
+    assert _secrets(store) == (credential.secret,)
+
+
+# --- joining ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def join(store: WorkerStore) -> JoinToken:
+    store.enroll("north-1", ALLOWED)
+    return store.new_join_token("north-1")
+
+
+def _refused(store: WorkerStore, token: JoinToken) -> str:
+    with pytest.raises(JoinRefusedError) as caught:
+        store.join(token, "10.0.0.9")
+    assert "the join token was not accepted" in str(caught.value)
+    return caught.value.reason
+
+
+def test_join_token_gives_a_credential_once(store: WorkerStore, join: JoinToken) -> None:
+    assert _secrets(store) == ()
+    credential = store.join(join, "10.0.0.9")
+    assert _secrets(store) == (credential.secret,)
+    assert _refused(store, join) == "join_token_replayed"
+    assert _secrets(store) == (credential.secret,)
+
+
+def test_one_of_many_at_once_gets_the_credential(store: WorkerStore, join: JoinToken) -> None:
+    def trade(_: int) -> Credential | None:
+        try:
+            return store.join(join, "10.0.0.9")
+        except JoinRefusedError:
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        traded = [credential for credential in pool.map(trade, range(32)) if credential]
+    assert len(traded) == 1
+    assert _secrets(store) == (traded[0].secret,)
+
+
+def test_join_token_ends_by_itself(store: WorkerStore) -> None:
+    store.enroll("north-1", ALLOWED)
+    short = store.new_join_token("north-1", timedelta(milliseconds=1))
+    time.sleep(0.01)
+    assert _refused(store, short) == "join_token_expired"
+
+
+def test_join_token_is_of_one_name(store: WorkerStore, join: JoinToken) -> None:
+    store.enroll("south-2", ALLOWED)
+    assert _refused(store, JoinToken("south-2", join.secret)) == "join_token_unknown"
+    assert _refused(store, JoinToken.new("north-1")) == "join_token_unknown"
+
+
+def test_newer_join_token_makes_the_older_one_worthless(store: WorkerStore, join: JoinToken) -> None:
+    newer = store.new_join_token("north-1")
+    assert _refused(store, join) == "join_token_unknown"
+    store.join(newer, "10.0.0.9")
+
+
+def test_revocation_and_a_new_enrolment_make_join_tokens_worthless(
+    store: WorkerStore, join: JoinToken
+) -> None:
+    store.revoke("north-1")
+    assert _refused(store, join) == "join_token_unknown"
+    store.enroll("north-1", ALLOWED)
+    assert _refused(store, join) == "join_token_unknown"
+
+
+def test_enrolment_that_expired_is_not_joined(store: WorkerStore) -> None:
+    store.enroll("north-1", ALLOWED, expires_at=datetime.now(UTC) + timedelta(seconds=1))
+    join = store.new_join_token("north-1")
+    time.sleep(1.1)
+    assert _refused(store, join) == "worker_not_enrolled"
+
+
+def test_joining_ends_what_the_worker_held_before(store: WorkerStore) -> None:
+    _enrolled(store)
+    credential = store.join(store.new_join_token("north-1"), "10.0.0.9")
+    assert _secrets(store) == (credential.secret,)
+
+
+# --- jobs -------------------------------------------------------------------------------------------
+
+KEY = JobKey("etl", "extract", "manual__1", -1, 1)
+
+
+def test_job_is_found_as_the_edge_provider_wrote_it(database: Database, jobs: Jobs) -> None:
+    with database.cursor() as cursor:
+        cursor.execute("DELETE FROM edge_job")
+        cursor.execute(
+            "INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, state, queue,"
+            " concurrency_slots, command, edge_worker) VALUES"
+            " ('etl', 'extract', 'manual__1', -1, 1, 'running', 'default', 1, '{}', 'north-1'),"
+            " ('etl', 'load', 'manual__1', -1, 1, 'queued', 'default', 1, '{}', NULL)"
+        )
+    assert jobs.job(KEY) == Job("north-1", "running")
+    assert jobs.job(JobKey("etl", "load", "manual__1", -1, 1)) == Job(None, "queued")
+    assert jobs.job(JobKey("etl", "extract", "manual__1", -1, 2)) is None
+
+
+def test_handed_out_job_is_remembered_for_a_week(database: Database, jobs: Jobs) -> None:
+    jobs.hand_out(KEY, "north-1")
+    jobs.hand_out(KEY, "north-1")
+    jobs.hand_out(KEY, "south-2")
+    assert jobs.was_handed_out(KEY, "north-1")
+    assert jobs.was_handed_out(KEY, "south-2")
+    assert not jobs.was_handed_out(KEY, "west-3")
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE airbridge.handed_out SET handed_at = now() - interval '8 days'")
+    jobs.hand_out(JobKey("etl", "load", "manual__1", -1, 1), "north-1")
+    assert not jobs.was_handed_out(KEY, "north-1")
+
+
+# --- a database that goes away ----------------------------------------------------------------------
+
+
+def test_restart_of_the_database_is_survived(postgres: Postgres, database: Database, fernet_key: str) -> None:
+    again = type(database)(postgres.connect)
+    store = WorkerStore(again, Cipher(fernet_key))
+    _enrolled(store)
+    postgres.container.kill()
+    with pytest.raises(UnreachableError, match="Postgres cannot be used"):
+        store.find("north-1")
+    postgres.container.start()
+    postgres.until_ready()
+    assert store.find("north-1") is not None
