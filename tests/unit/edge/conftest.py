@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +38,25 @@ def plane() -> Plane:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Return address and folder of an S3 server that takes worker north-1's signature only."""
     folder = tmp_path_factory.mktemp("s3")
+    with _served(folder, WORKER) as url:
+        yield url, folder
+
+
+@pytest.fixture(scope="session")
+def strange_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of an S3 server that takes another worker's signature only."""
+    with _served(tmp_path_factory.mktemp("strange-s3"), "south-1") as url:
+        yield url
+
+
+@contextmanager
+def _served(folder: Path, worker: str) -> Iterator[str]:
     (folder / "airbridge-dags" / "dev" / "examples" / "dags").mkdir(parents=True)
     (folder / "airbridge-dags" / "dev" / "examples" / "dags" / "a.py").write_text("")
     (folder / "airbridge-logs" / "dev").mkdir(parents=True)
     port = free_port()
     command = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", str(folder)]
-    command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{WORKER},uplink", "--config", "/dev/null"]
+    command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{worker},uplink", "--config", "/dev/null"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
@@ -54,7 +68,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
                 assert process.poll() is None, "rclone ended"
                 assert time.monotonic() < deadline, "rclone does not listen"
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}", folder
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=10)

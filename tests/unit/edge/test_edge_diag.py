@@ -218,16 +218,17 @@ def test_uplink_that_reaches_nothing_points_at_its_log(healthy, servers, plane):
     _one_fails(_diagnose(), "uplink get", "502", "see its log", "CONTROL_PLANE_CA_FILE", not_run=not_run)
 
 
-@pytest.mark.parametrize(
-    ("changes", "read", "write"),
-    [
-        ({"WORKER_NAME": "south-1"}, "403", "403"),
-        ({"DAG_BUCKET": "no-such-bucket", "LOG_BUCKET": "nor-this-one"}, "DAG_BUCKET", "LOG_BUCKET"),
-    ],
-)
-def test_refusing_s3_fails_read_and_write(healthy, changes, read, write):
-    healthy(**changes)
-    findings = _diagnose()
+def test_s3_that_refuses_the_signature_fails_read_and_write(healthy, strange_s3):
+    healthy(S3_ENDPOINT_URL=strange_s3)
+    _s3_fails(_diagnose(), "403", "403")
+
+
+def test_buckets_that_do_not_exist_fail_read_and_write(healthy):
+    healthy(DAG_BUCKET="no-such-bucket", LOG_BUCKET="nor-this-one")
+    _s3_fails(_diagnose(), "DAG_BUCKET", "LOG_BUCKET")
+
+
+def _s3_fails(findings, read, write):
     failed = {name for name, f in findings.items() if f.outcome is Outcome.FAIL}
     assert failed == {"s3 read", "s3 write"}
     assert read in findings["s3 read"].value + findings["s3 read"].fix
