@@ -122,7 +122,7 @@ edge_compose() {
 secret() { control_compose run --rm --no-deps -T init python -m airbridge.controlplane show "$1" 2>/dev/null; }
 
 # identity ARGUMENTS...: `airbridge edge ARGUMENTS` in the control plane's image; words for people go to stderr.
-identity() { control_compose run --rm --no-deps -T --quiet-pull init airbridge edge "$@"; }
+identity() { COMPOSE_PROGRESS=quiet control_compose run --rm --no-deps -T --quiet-pull init airbridge edge "$@"; }
 
 # edge_ca FILE: writes the gateway's CA there, or removes the file where a public CA has signed its certificate.
 # True when that changed the file.
