@@ -17,10 +17,12 @@ from airflow.api_fastapi.app import create_auth_manager, get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.providers.edge3.models.edge_worker import EdgeWorkerModel
+from prometheus_client import CollectorRegistry
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
+from airbridge.controlplane._audit import Audit
 from airbridge.controlplane._fleet_api import create_fleet_api
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def _fleet() -> Any:
             worker.sysinfo = sysinfo
             session.add(worker)
         session.commit()
-    app = create_fleet_api()
+    app = create_fleet_api(Audit(CollectorRegistry()))
     depends = SessionDep.__metadata__[0].dependency
 
     def session_of_the_test() -> Any:
