@@ -147,8 +147,7 @@ with psycopg2.connect(uri) as connection, connection.cursor() as cursor:
 
 @pytest.fixture(scope="module")
 def pair(stack: Stack) -> Iterator[Pair]:
-    for name in (SECRET_VARIABLE, SECRET_CONNECTION):
-        stack.api.post("/variables", {"key": name, "value": "not for edge hosts"})
+    stack.api.post("/variables", {"key": SECRET_VARIABLE, "value": "not for edge hosts"})
     stack.api.post("/connections", {"connection_id": SECRET_CONNECTION, "conn_type": "http"})
     key = stack.put_dag("identity", "identity.py", DAG)
     host = stack.edge(MINE, MINE, connections="", variables=MAY_END, wait=False, WORKER_CONCURRENCY="4")
