@@ -22,7 +22,7 @@ _CREATE = """
 import json, sys
 from airflow.cli.cli_parser import get_parser
 for name, password in json.load(sys.stdin).items():
-    arguments = ["users", "create", "--role", name, "--username", name.lower(), "--password", password]
+    arguments = ["users", "create", "--role", name, "--username", name.lower(), f"--password={password}"]
     arguments += ["--firstname", name, "--lastname", "Tester", "--email", f"{name.lower()}@example.org"]
     parsed = get_parser().parse_args(arguments)
     parsed.func(parsed)
