@@ -9,9 +9,10 @@ One folder a capability, each knowing as little of the others as possible:
 * ``airbridge.controlplane`` is the Airflow plugin and the one-shot work of the control plane.
 * ``airbridge.localstack`` gives LocalStack's S3 durable storage.
 
-They share four leaves: ``airbridge.errors``, the exception tree, ``airbridge.manifest``, the release of a
-package, ``airbridge.tree_document``, what a host needs to make a tree that it never had, and
-``airbridge.credential``, what an edge worker proves itself with.
+They share five leaves: ``airbridge.errors``, the exception tree, ``airbridge.manifest``, the release of a
+package, ``airbridge.tree_document``, what a host needs to make a tree that it never had,
+``airbridge.credential``, what an edge worker proves itself with, and ``airbridge.python_literal``, values as
+the source of generated DAGs.
 """
 
 __all__ = ["__version__"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Call", "Name", "python_text", "quoted"]
+from airbridge.python_literal import literal
+
+__all__ = ["Call", "Name", "python_text"]
 
 _INDENT = "    "
 
@@ -29,17 +30,9 @@ class Call:
     """For calls that are known to be short; any other is spread over lines, which a formatter leaves so."""
 
 
-def python_text(value: Any, indent: int = 0) -> str:  # noqa: PLR0911  (one return a type reads best)
+def python_text(value: Any, indent: int = 0) -> str:
     """Return the source of a value whose first line stands ``indent`` levels deep."""
     match value:
-        case None | bool():
-            return repr(value)
-        case int():
-            return repr(value)
-        case float() if math.isfinite(value):
-            return repr(value).replace("e+", "e")  # as formatters write it
-        case str():
-            return quoted(value)
         case Name():
             return value.text
         case Call():
@@ -47,25 +40,9 @@ def python_text(value: Any, indent: int = 0) -> str:  # noqa: PLR0911  (one retu
         case list():
             return _spread("[", "]", [python_text(item, indent + 1) for item in value], indent)
         case dict():
-            items = [f"{quoted(key)}: {python_text(item, indent + 1)}" for key, item in value.items()]
+            items = [f"{literal(key)}: {python_text(item, indent + 1)}" for key, item in value.items()]
             return _spread("{", "}", items, indent)
-    raise TypeError(f"{type(value).__name__} has no source")
-
-
-def quoted(text: str) -> str:
-    """Return a string literal of one line.
-
-    Double quotes, unless single ones need fewer backslashes: as formatters have it.
-    """
-    quote = "'" if text.count('"') > text.count("'") else '"'
-    return f"{quote}{''.join(_escaped(character, quote) for character in text)}{quote}"
-
-
-def _escaped(character: str, quote: str) -> str:
-    if character in ("\\", quote):
-        return f"\\{character}"
-    # repr() knows what cannot be printed; the other quote needs no escape here.
-    return character if character in "'\"" else repr(character)[1:-1]
+    return literal(value)
 
 
 def _call(call: Call, indent: int) -> str:

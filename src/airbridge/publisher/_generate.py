@@ -14,11 +14,12 @@ import jinja2
 
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError
 from airbridge.publisher._names import follows_convention, is_dag_id
+from airbridge.python_literal import literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TEMPLATES", "DagRequest", "literal", "render", "save"]
+__all__ = ["TEMPLATES", "DagRequest", "render", "save"]
 
 TEMPLATES: Final = ("kubernetes", "docker", "python")
 _SUFFIX: Final = ".py.j2"
@@ -66,27 +67,6 @@ class DagRequest:
     """Cores of the container: ``0.5``, ``2`` or ``500m``. Kubernetes limits to them; Docker takes a share."""
     memory: str = ""
     """Limit of the container: ``512Mi`` or ``2Gi``."""
-
-
-def literal(value: object) -> str:
-    """Return Python's literal of ``value`` as ``ruff format`` writes it; text never leaves its quotes."""
-    if value is None or isinstance(value, bool | int | float):
-        return repr(value)
-    if not isinstance(value, str):
-        raise TypeError(f"there is no literal of {type(value).__name__}")
-    # The formatter's rule: double quotes, unless single ones need fewer escapes.
-    quote = "'" if value.count('"') > value.count("'") else '"'
-    escapes = {"\\": "\\\\", quote: f"\\{quote}", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return quote + "".join(escapes.get(character) or _escaped(character) for character in value) + quote
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable():
-        return character
-    number = ord(character)
-    if number <= 0xFF:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def render(request: DagRequest, *, templates: Path | None = None) -> str:

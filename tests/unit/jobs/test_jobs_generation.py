@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airbridge.jobs._marker import Origin, mark, origin_of
-from airbridge.jobs._python_text import Call, Name, python_text, quoted
+from airbridge.jobs._python_text import Call, Name, python_text
 from airbridge.jobs.generation import Code, asset_uri, generate_dag_file
+from airbridge.python_literal import literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,9 +279,9 @@ def test_no_text_escapes_its_literal(packages: Packages, text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_quoted_so_that_python_reads_it_back(text: str) -> None:
-    literal = quoted(text)
-    assert ast.literal_eval(literal) == text
-    assert len(literal.splitlines()) == 1
+    source = literal(text)
+    assert ast.literal_eval(source) == text
+    assert len(source.splitlines()) == 1
 
 
 _values = st.recursive(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError
 from airbridge.publisher._files import LocalFile, Snapshot
-from airbridge.publisher._generate import TEMPLATES, DagRequest, literal, render, save
+from airbridge.publisher._generate import TEMPLATES, DagRequest, render, save
 from airbridge.publisher._static import judge
+from airbridge.python_literal import literal
 
 FULL = DagRequest(
     package="sales",
