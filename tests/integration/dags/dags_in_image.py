@@ -12,58 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.airflow_image import AIRFLOW_IMAGE, SETTINGS, Finished, docker, environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["AIRFLOW_IMAGE", "DEMO_IMAGE", "SERVICES", "Airflow", "Finished", "Run", "Site", "docker", "probe"]
 
-AIRFLOW_IMAGE = os.environ.get("AIRBRIDGE_AIRFLOW_IMAGE", "airbridge/airflow:0.1.0")
 DEMO_IMAGE = os.environ.get("AIRBRIDGE_DEMO_IMAGE", "airbridge/demo:0.1.0")
 SERVICES = {"ingestion": 8011, "miner": 8012, "analyzer": 8013, "writer": 8014, "reporting": 8016}
 
 _HEALTHY_WITHIN_SECONDS = 60
 _PROBE = Path(__file__).with_name("parse_probe.py")
-#: The image's own airflow.cfg, except for what needs the rest of the stack.
-_SETTINGS = {
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db",
-    "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
-    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/logs",
-    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
-        [
-            {
-                "name": "dags",
-                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": {"path": "/dags"},
-            }
-        ]
-    ),
-}
 #: As in the compose file: the services must be able to live like this.
 _HARDENED = (
     *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
     *("--memory", "64m", "--pids-limit", "64", "--tmpfs", "/tmp:size=8m"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A command that ended."""
-
-    code: int
-    output: str
-
-
-def docker(*arguments: str, check: bool = True) -> Finished:
-    """Run the docker CLI; stdout and stderr together."""
-    done = subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stdout}"
-    return Finished(done.returncode, done.stdout)
-
-
-def _environment(settings: dict[str, str]) -> list[str]:
-    return [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
 
 
 def probe(dags: Path, *, hash_seed: int) -> dict[str, Any]:
@@ -72,7 +37,7 @@ def probe(dags: Path, *, hash_seed: int) -> dict[str, Any]:
         [
             *("docker", "run", "--rm", "--network", "none"),
             *("--volume", f"{dags}:/dags:ro", "--volume", f"{_PROBE}:/probe.py:ro"),
-            *_environment({**_SETTINGS, "PYTHONHASHSEED": str(hash_seed)}),
+            *environment({**SETTINGS, "PYTHONHASHSEED": str(hash_seed)}),
             *(AIRFLOW_IMAGE, "python", "/probe.py", "/dags"),
         ],
         capture_output=True,
@@ -177,7 +142,7 @@ class Airflow:
             docker(
                 *("run", "--detach", "--name", airflow.container, "--network", network),
                 *("--volume", f"{dags}:/dags:ro", "--volume", f"{_PROBE.parent}:/tests:ro"),
-                *_environment({**_SETTINGS, "FRESH_POC_RETRY_DELAY_SECONDS": "0.5"}),
+                *environment({**SETTINGS, "FRESH_POC_RETRY_DELAY_SECONDS": "0.5"}),
                 *(AIRFLOW_IMAGE, "sleep", "infinity"),
             )
             airflow.run("airflow", "db", "migrate", check=True)
@@ -188,7 +153,7 @@ class Airflow:
 
     def run(self, *command: str, check: bool = False, **settings: str) -> Finished:
         """Run a command in it."""
-        return docker("exec", *_environment(settings), self.container, *command, check=check)
+        return docker("exec", *environment(settings), self.container, *command, check=check)
 
     def run_dag(self, dag_id: str, **conf: Any) -> Run:
         """Run a DAG to its end, on a copy of the database, so that runs can go on side by side."""

@@ -4,56 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.airflow_image import AIRFLOW_IMAGE, SETTINGS, Finished, docker, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["AIRFLOW_IMAGE", "Airflow", "Finished", "docker"]
 
-AIRFLOW_IMAGE = os.environ.get("AIRBRIDGE_AIRFLOW_IMAGE", "airbridge/airflow:0.1.0")
 
 _HERE = Path(__file__).parent
-_SETTINGS = {
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////tmp/airflow.db",
-    "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
-    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/logs",
-    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
-        [
-            {
-                "name": "dags",
-                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": {"path": "/dags"},
-            }
-        ]
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A command that ended."""
-
-    code: int
-    output: str
-
-
-def docker(*arguments: str, check: bool = True) -> Finished:
-    """Run the docker CLI; stdout and stderr together."""
-    done = subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stdout}"
-    return Finished(done.returncode, done.stdout)
-
-
-def _environment(settings: dict[str, str]) -> list[str]:
-    return [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +35,7 @@ class Airflow:
             docker(
                 *("run", "--detach", "--name", airflow.container, "--network", "none"),
                 *("--volume", f"{dags}:/dags:ro", "--volume", f"{_HERE}:/tests:ro"),
-                *_environment(_SETTINGS),
+                *environment(SETTINGS),
                 *(AIRFLOW_IMAGE, "sleep", "infinity"),
             )
             airflow.run("airflow", "db", "migrate", check=True)
@@ -82,7 +46,7 @@ class Airflow:
 
     def run(self, *command: str, check: bool = False, **settings: str) -> Finished:
         """Run a command in it."""
-        return docker("exec", *_environment(settings), self.container, *command, check=check)
+        return docker("exec", *environment(settings), self.container, *command, check=check)
 
     def parse(self) -> dict[str, Any]:
         """Parse the DAGs as the DAG processor does; see parse_jobs.py."""
