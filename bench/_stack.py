@@ -158,9 +158,10 @@ class Stack:
     def query(self, sql: str, **variables: str) -> list[dict[str, str]]:
         """Return the rows of a query on Airflow's database; ``:'name'`` in it is a quoted variable."""
         settings = [part for name, value in variables.items() for part in ("--set", f"{name}={value}")]
+        # \q, because Docker now and then loses the end of the input.
         answer = self.compose(
             "exec", "-T", "postgres", "psql", "--quiet", "--csv", "--set", "ON_ERROR_STOP=1",
-            "--username", "airflow", "--dbname", "airflow", *settings, stdin=f"{sql};\n",
+            "--username", "airflow", "--dbname", "airflow", *settings, stdin=f"{sql};\n\\q\n",
         )  # fmt: skip
         return list(csv.DictReader(io.StringIO(answer)))
 

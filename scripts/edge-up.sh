@@ -34,9 +34,9 @@ wanted=(--queues "${queues:-default}")
 [ -z "$concurrency" ] || wanted+=(--concurrency "$concurrency")
 [ -z "${CONNECTIONS-}" ] || wanted+=(--connections "$CONNECTIONS")
 [ -z "${VARIABLES-}" ] || wanted+=(--variables "$VARIABLES")
-held=/dev/null
-[ ! -r "$dir/token" ] || held=$dir/token
-identity ensure "$name" "${wanted[@]}" <"$held" >"$dir/.token.new" 2>"$dir/.said" ||
+held=
+[ ! -r "$dir/token" ] || held=$(cat "$dir/token")
+printf '%s\n' "$held" | identity ensure "$name" "${wanted[@]}" >"$dir/.token.new" 2>"$dir/.said" ||
   die "the control plane did not enrol $name: $(grep '^airbridge: ' "$dir/.said" || tail -n 1 "$dir/.said")" \
     "make status shows whether it runs; make up starts it"
 rm -f "$dir/.said"

@@ -212,8 +212,13 @@ class Compose:
         timeout: float = PATIENCE_S,
         stdin: str | None = None,
     ) -> Done:
-        """Run a command in a running service."""
-        return self("exec", "--no-TTY", service, *command, check=check, timeout=timeout, stdin=stdin)
+        """Run a command in a running service; ``stdin`` is one line, of which the command must read no more.
+
+        Now and then the end of the input is lost between the Docker client and containerd when the machine is
+        busy (seen once in 160 with engine 26.1): a command that reads to the end would wait for ever.
+        """
+        line = None if stdin is None else f"{stdin.strip()}\n"
+        return self("exec", "--no-TTY", service, *command, check=check, timeout=timeout, stdin=line)
 
     def services(self) -> list[str]:
         """Names of the services that run now."""

@@ -19,9 +19,9 @@ ROLES = ("Op", "User", "Viewer")
 
 # `airflow users create`, once a role, in one process: Airflow's start is what takes the time.
 _CREATE = """
-import json, sys
+import json
 from airflow.cli.cli_parser import get_parser
-for name, password in json.load(sys.stdin).items():
+for name, password in json.loads(input()).items():
     arguments = ["users", "create", "--role", name, "--username", name.lower(), f"--password={password}"]
     arguments += ["--firstname", name, "--lastname", "Tester", "--email", f"{name.lower()}@example.org"]
     parsed = get_parser().parse_args(arguments)

@@ -24,7 +24,7 @@ PORTS = (2019, 4566, 5432, 8080, 8081, 8443, 8793, 8794, 8974, 9000)
 
 # Runs inside the edge worker: which of these addresses take a connection?
 _DIAL = """
-import json, socket, sys
+import json, socket
 from concurrent.futures import ThreadPoolExecutor
 def opens(address):
     try:
@@ -32,21 +32,21 @@ def opens(address):
             return True
     except OSError:
         return False
-addresses = json.load(sys.stdin)
+addresses = json.loads(input())
 with ThreadPoolExecutor(64) as pool:
     print(json.dumps([a for a, yes in zip(addresses, pool.map(opens, addresses)) if yes]))
 """
 
 # Which of these names are known there?
 _RESOLVE = """
-import json, socket, sys
+import json, socket
 def known(name):
     try:
         socket.getaddrinfo(name, None)
         return True
     except OSError:
         return False
-print(json.dumps([name for name in json.load(sys.stdin) if known(name)]))
+print(json.dumps([name for name in json.loads(input()) if known(name)]))
 """
 
 # Everything that a process in the container could read: environments, and every file that the image's
@@ -180,9 +180,9 @@ def test_edge_host_cannot_write_dags_nor_read_other_prefixes_through_the_endpoin
 ) -> None:
     """S2, D5: through its own uplink, with its own credential."""
     script = """
-import json, sys, urllib.error, urllib.request
+import json, urllib.error, urllib.request
 answers = {}
-for method, path in json.load(sys.stdin):
+for method, path in json.loads(input()):
     request = urllib.request.Request(f"http://uplink:9000{path}", method=method)
     request.data = b"x" if method == "PUT" else None
     try:

@@ -190,12 +190,13 @@ def ensure_command(
     variables: _Variables = None,
     as_json: _Json = False,
 ) -> None:
-    """For scripts: print the credential on stdin again if it is good for NAME, else make one.
+    """For scripts: print the credential on stdin (one line) again if it is good for NAME, else make one.
 
     Enrols a worker that is not; changes what it may do to what is given. Never takes back a revocation.
     """
     store = _store()
-    given = "" if sys.stdin.isatty() else sys.stdin.read().strip()
+    # A line, not all there is: Docker sometimes loses the end of the input of `exec` and `run`.
+    given = "" if sys.stdin.isatty() else sys.stdin.readline().strip()
     worker = store.find(check_name(name))
     if worker is not None and worker.revoked_at is not None:
         raise RefusedError(f"worker '{name}' was revoked", fix=f"airbridge edge enroll {name} if it may work")
