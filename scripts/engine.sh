@@ -22,6 +22,7 @@ RUN_DIR=${AIRBRIDGE_RUN_DIR:-/var/run}
 DOCKERD=${AIRBRIDGE_DOCKERD:-dockerd}
 LOG=${AIRBRIDGE_ENGINE_LOG:-/var/log/airbridge-dockerd.log}
 SYSTEM_CONTAINERD=${AIRBRIDGE_SYSTEM_CONTAINERD:-/run/containerd/containerd.sock}
+NETWORKS=base=172.16.0.0/12,size=24
 TIMEOUT=${AIRBRIDGE_ENGINE_TIMEOUT:-60} # seconds; a cold start takes 2 to 5, a recovery with containers up to 20
 [ -z "${AIRBRIDGE_RUN_DIR-}" ] || export DOCKER_HOST=unix://$RUN_DIR/docker.sock
 
@@ -119,6 +120,9 @@ start_by_hand() (
   more=()
   [ -z "${AIRBRIDGE_RUN_DIR-}" ] || more+=(--host "unix://$RUN_DIR/docker.sock" --pidfile "$RUN_DIR/docker.pid" --exec-root "$RUN_DIR/docker")
   [ -z "${AIRBRIDGE_ENGINE_DATA-}" ] || more+=(--data-root "$AIRBRIDGE_ENGINE_DATA")
+  # Docker's own pools are 31 networks; a control plane takes seven and each edge host one, so that two or three
+  # stacks on one machine use them up. The same addresses in smaller pieces, unless the machine says otherwise.
+  grep -qs default-address-pools /etc/docker/daemon.json || more+=(--default-address-pool "$NETWORKS")
   read -r -a given <<<"${AIRBRIDGE_ENGINE_ARGS-}"
   for fd in /proc/self/fd/*; do
     fd=${fd##*/}
