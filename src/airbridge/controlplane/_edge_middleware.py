@@ -4,7 +4,7 @@ Everything below ``/edge_worker/`` and ``/airbridge/``, and of ``/execution/`` w
 door, is refused unless a worker proves itself with its own secret and may do what it asks (the rules are in
 ``_edge_rules``, ``_execution_rules`` and ``_s3_rules``). What passes to the edge API is signed anew for it,
 so that it accepts nothing that came around this check. Some paths are special: a join token is all that
-``join`` takes, ``s3-auth`` is the gateway's question about a request to S3, and two are for people: never
+``join`` takes, ``certificate`` is answered here (the rules are in ``_client_certificates``), ``s3-auth`` is the gateway's question about a request to S3, and two are for people: never
 served to the edge door.
 """
 
@@ -20,6 +20,12 @@ import anyio
 import anyio.to_thread
 
 import airbridge
+from airbridge.controlplane._client_certificates import (
+    CLIENT_NAME,
+    CLIENT_SERIAL,
+    ClientCertificates,
+    described,
+)
 from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, job_of_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
@@ -58,12 +64,13 @@ _OURS: Final = ("/edge_worker", "/airbridge")
 _FOR_PEOPLE: Final = frozenset({"/airbridge/v1/workers", "/airbridge/v1/metrics"})
 _JOIN: Final = "/airbridge/v1/join"
 _S3_AUTH: Final = "/airbridge/v1/s3-auth"
+_CERTIFICATE: Final = "/airbridge/v1/certificate"
 _DOOR: Final = b"x-airbridge-door"  # set by the gateway on whatever comes through the edge door
 _CREDENTIAL: Final = b"x-airbridge-token"  # set by the uplink, for clients that sign nothing
 # Our own calls; each that names a worker is the named one's.
 _OWN_CALLS: Final = {
-    "GET": re.compile(r"version|(?:workers|enrolment)/(?P<name>[^/]+)"),
-    "POST": re.compile("echo"),
+    "GET": re.compile(r"version|certificate|(?:workers|enrolment)/(?P<name>[^/]+)"),
+    "POST": re.compile("echo|certificate"),
 }
 _NO_NAMES: Final = ("", ".", "..")
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
@@ -82,6 +89,7 @@ class EdgeGuard:
     internal_secret: str = field(repr=False)
     """``[api_auth] jwt_secret`` of this process, which the edge API behind verifies with."""
     layout: S3Layout
+    certificates: ClientCertificates = field(default_factory=ClientCertificates)
 
 
 class EdgeMiddleware:
@@ -159,6 +167,9 @@ class EdgeMiddleware:
         worker = await self._proved(request, worker)
         if prefix == _OWN_API:
             _check_own_call(worker, request.verb, call)
+            if request.path == _CERTIFICATE:
+                await self._certify(request, worker, send)
+                return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
             await self._in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
@@ -220,6 +231,26 @@ class EdgeMiddleware:
         check_credential(text or "", worker)
         return await self._proved(request, worker)
 
+    # --- client certificates ------------------------------------------------------------------------
+
+    async def _certify(self, request: _Request, worker: Worker, send: Send) -> None:
+        """Say what certificate the request came with, or issue the next one."""
+        assert self._guard  # noqa: S101 - _serve() looked
+        certificates, store = self._guard.certificates, self._guard.store
+        if request.verb == "GET":
+            await _answer(
+                send,
+                200,
+                {
+                    "required": "yes" if certificates.required else "no",
+                    "serial": request.only_header(CLIENT_SERIAL) or "",
+                },
+            )
+            return
+        issued = certificates.issue(worker.name, _field(await request.body(), "request"))
+        await self._in_thread(lambda: store.add_certificate(issued))
+        await _answer(send, 200, described(issued))
+
     # --- joining ------------------------------------------------------------------------------------
 
     async def _join(self, request: _Request, send: Send) -> None:
@@ -228,17 +259,21 @@ class EdgeMiddleware:
             raise _nothing_here()
         refusal = Refusal(403, "join_refused", "the join token was not accepted")
         _check_version(request)
+        body = await request.body()
         try:
-            token = JoinToken.parse(json.loads(await request.body())["token"])
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            token = JoinToken.parse(_field(body, "token"))
+        except (ValueError, TypeError, AttributeError):
             raise refusal from None
         request.worker = token.name
-        store = self._guard.store
+        store, certificates = self._guard.store, self._guard.certificates
+        # Signed before the token is used up: a request that is none costs nobody a token.
+        signing_request = _field(body, "request")
+        issued = certificates.issue(token.name, signing_request) if signing_request is not None else None
         try:
-            credential = await self._in_thread(lambda: store.join(token, request.client))
+            credential = await self._in_thread(lambda: store.join(token, request.client, issued))
         except JoinRefusedError as error:
             raise Refusal(refusal.status, refusal.reason, str(refusal), audited=error.reason) from None
-        await _answer(send, 200, {"credential": credential.text})
+        await _answer(send, 200, {"credential": credential.text, **(described(issued) if issued else {})})
 
     # --- shared -------------------------------------------------------------------------------------
 
@@ -250,6 +285,9 @@ class EdgeMiddleware:
         assert worker  # noqa: S101 - nobody proves a secret of nobody
         request.worker = worker.name
         _check_version(request)
+        assert self._guard  # noqa: S101 - _serve() looked
+        name, serial = request.only_header(CLIENT_NAME), request.only_header(CLIENT_SERIAL)
+        self._guard.certificates.check(name, serial, worker)
         if self._roster.is_seen_stale(worker.name):
             await self._in_thread(lambda: self._roster.mark_seen(worker.name))
         return worker
@@ -356,6 +394,14 @@ def _check_own_call(worker: Worker, verb: str, call: str) -> None:
         raise _nothing_here()
     if match.groupdict().get("name") not in (None, worker.name):
         raise Refusal(403, "name_mismatch", f"the token is of worker '{worker.name}', the path names another")
+
+
+def _field(body: bytes, name: str) -> Any:
+    """Return a field of a JSON object; ``None`` where there is none."""
+    try:
+        return json.loads(body).get(name)
+    except (ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _check_version(request: _Request) -> None:
