@@ -23,6 +23,8 @@ _TITLE: Final = "# AirBridge client certificate "
 _RENEWED_AFTER: Final = 2 / 3
 """Of the lifetime: the last third is what a control plane may be away without locking anyone out."""
 
+_MISSED_AFTER: Final = 5 / 6
+
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
@@ -77,6 +79,10 @@ class ClientCertificate:
     def is_due(self, now: datetime) -> bool:
         """Return whether it is time to ask for the next one."""
         return now >= self.not_before + (self.not_after - self.not_before) * _RENEWED_AFTER
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Return whether the next one should be there by now: somebody has to look."""
+        return now >= self.not_before + (self.not_after - self.not_before) * _MISSED_AFTER
 
     def is_good(self, now: datetime) -> bool:
         """Return whether the gateway still takes it, as far as the time goes."""

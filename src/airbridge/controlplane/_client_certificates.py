@@ -1,8 +1,8 @@
 """Mutual TLS: whose client certificate a request came with, and the next one for a worker.
 
-The gateway checks in the handshake that a certificate is one of our CA, and tells us its name and serial number;
-it takes such headers off whatever a client sends. Which certificates are good is ours to know: one that was
-replaced, or whose worker was revoked, is still well signed.
+The gateway checks in the handshake that a certificate is one of our CA, and tells us its name and serial
+number; it takes such headers off whatever a client sends. Which certificates are good is ours to know: one
+that was replaced, or whose worker was revoked, is still well signed.
 """
 
 from __future__ import annotations

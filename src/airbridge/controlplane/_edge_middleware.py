@@ -4,8 +4,8 @@ Everything below ``/edge_worker/`` and ``/airbridge/``, and of ``/execution/`` w
 door, is refused unless a worker proves itself with its own secret and may do what it asks (the rules are in
 ``_edge_rules``, ``_execution_rules`` and ``_s3_rules``). What passes to the edge API is signed anew for it,
 so that it accepts nothing that came around this check. Some paths are special: a join token is all that
-``join`` takes, ``certificate`` is answered here (the rules are in ``_client_certificates``), ``s3-auth`` is the gateway's question about a request to S3, and two are for people: never
-served to the edge door.
+``join`` takes, ``certificate`` is answered here (see ``_client_certificates``), ``s3-auth`` is the gateway's
+question about a request to S3, and two are for people: never served to the edge door.
 """
 
 from __future__ import annotations
@@ -268,7 +268,8 @@ class EdgeMiddleware:
         store, certificates = self._guard.store, self._guard.certificates
         # Signed before the token is used up: a request that is none costs nobody a token.
         signing_request = _field(body, "request")
-        issued = certificates.issue(token.name, signing_request) if signing_request is not None else None
+        wanted = signing_request is not None and certificates.authority is not None
+        issued = certificates.issue(token.name, signing_request) if wanted else None
         try:
             credential = await self._in_thread(lambda: store.join(token, request.client, issued))
         except JoinRefusedError as error:

@@ -115,7 +115,7 @@ def _authority_certificate(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PublicPart:
-    """What of a secret may be known to others: its file name, who reads it, and how it comes of the secret."""
+    """What of a secret others may know: its file name, who reads it, and how it comes of the secret."""
 
     name: str
     audience: str
