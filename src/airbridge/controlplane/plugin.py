@@ -56,6 +56,7 @@ def _guard() -> EdgeGuard | None:
 
     from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.controlplane._limits import LimitSettings
     from airbridge.controlplane._s3_rules import S3Layout
     from airbridge.identity.database import Database
     from airbridge.identity.jobs import Jobs
@@ -73,6 +74,7 @@ def _guard() -> EdgeGuard | None:
         internal,
         S3Layout.of(os.environ),
         ClientCertificates.of(os.environ, _ISSUING),
+        LimitSettings.of(os.environ),
     )
 
 
