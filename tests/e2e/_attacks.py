@@ -25,6 +25,7 @@ class Attack:
 class _Tally:
     def __init__(self) -> None:
         self.all: list[Attack] = []
+        self.notes: list[str] = []
 
     def tried(self, name: str, got_through: bool, detail: object = "") -> None:
         """Count an attack, and fail the test if it got through.
@@ -34,6 +35,10 @@ class _Tally:
         self.all.append(Attack(name, got_through))
         assert not got_through, f"attack got through: {name}: {detail}"
 
+    def note(self, line: str) -> None:
+        """Report something that was measured."""
+        self.notes.append(line)
+
 
 attacks = _Tally()
 
@@ -41,7 +46,7 @@ attacks = _Tally()
 def summary() -> list[str]:
     """Return the lines of the report; none where no attack was tried."""
     if not attacks.all:
-        return []
+        return attacks.notes
     through = [attack.name for attack in attacks.all if attack.got_through]
     lines = [f"attacks tried {len(attacks.all)}, got through {len(through)}"]
-    return [*lines, *(f"  got through: {name}" for name in through)]
+    return [*attacks.notes, *lines, *(f"  got through: {name}" for name in through)]

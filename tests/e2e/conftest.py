@@ -1,6 +1,7 @@
 """The stack that the end-to-end tests share, and what is shown when one of them fails.
 
 ``stack``   a control plane with all example and test DAGs published
+``strict``  a control plane that requires client certificates, for tests of the edge door alone
 ``edge``    the edge host "a" (queue ``default``), with the demo services beside it
 
 Tests that need an edge host of their own use ``stack.edge("name", "queue-of-its-own")`` and remove it; tests
@@ -31,11 +32,12 @@ from _stack import (
     remove_everything,
     running_projects,
 )
+from _strict import strict
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["cli_runs", "edge", "example_runs", "job_runs", "log_runs", "recovery_runs", "stack"]
+__all__ = ["cli_runs", "edge", "example_runs", "job_runs", "log_runs", "recovery_runs", "stack", "strict"]
 
 # The first test of a session waits for the whole stack, on a machine that may be busy.
 _TIMEOUT_S = 3 * PATIENCE_S

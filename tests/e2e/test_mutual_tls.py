@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from _attacks import attacks
-from _stack import PROJECT, Stack, until
+from _stack import until
 
 from airbridge.client_certificate import ClientCertificate, new_request
 from airbridge.credential import Credential
@@ -19,10 +16,8 @@ from airbridge.edge.token import request_headers
 from airbridge.identity.authority import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from _stack import EdgeHost
+    from _stack import EdgeHost, Stack
+    from _strict import Door
 
 WORKER, OTHER = "tls-mine", "tls-theirs"
 DAG = f"""
@@ -36,72 +31,10 @@ tls_echo()
 """
 
 
-@dataclass(frozen=True)
-class Door:
-    """The edge door of a control plane that requires client certificates."""
-
-    stack: Stack
-    folder: Path
-
-    def client(self, held: ClientCertificate | None) -> httpx.Client:
-        """A TLS client of its own connection, with a certificate or without."""
-        context = ssl.create_default_context(cadata=self.stack.gateway_ca)
-        if held is not None:
-            file = self.folder / f"{held.serial}.pem"
-            file.write_text(held.text)
-            context.load_cert_chain(file)
-        return httpx.Client(
-            verify=context,
-            trust_env=False,
-            timeout=60,
-            base_url=f"https://127.0.0.1:{self.stack.gateway_port}",
-            headers={"Host": "host.docker.internal"},
-        )
-
-    def ask(
-        self,
-        held: ClientCertificate | None,
-        who: Credential,
-        call: str = "version",
-        *,
-        method: str = "GET",
-        body: Any = None,
-        **headers: str,
-    ) -> httpx.Response:
-        """One call of ours that ``who`` signs, over a connection with this certificate."""
-        signed = request_headers(who.secret, who.name, call) | headers
-        with self.client(held) as client:
-            return client.request(
-                method,
-                f"/airbridge/v1/{call}",
-                headers=signed,
-                json=body,
-                extensions={"sni_hostname": "host.docker.internal"},
-            )
-
-    def reason(self, held: ClientCertificate | None, who: Credential, **options: Any) -> str:
-        """Why the call was refused: ``handshake``, a reason of ours, or empty."""
-        try:
-            answer = self.ask(held, who, **options)
-        except (httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError):
-            return "handshake"
-        return "" if answer.is_success else str(answer.json()["reason"])
-
-    def enrolled(self, name: str) -> tuple[Credential, ClientCertificate]:
-        """A credential and a certificate for a worker without a host."""
-        credential = Credential.parse(self.stack.ensure(name, name))
-        return credential, ClientCertificate.parse(self.stack.identity("certificate", name).stdout)
-
-
 @pytest.fixture(scope="module")
-def door(_nothing_left_behind: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A control plane of its own, with the switch on from the first start."""
-    stack = Stack.start(
-        tmp_path_factory.mktemp("tls"), f"{PROJECT}-tls", GATEWAY_CLIENT_CERTIFICATES="require"
-    )
-    stack.put_dag("tls_echo", "tls_echo.py", DAG)
-    yield Door(stack, tmp_path_factory.mktemp("certificates"))
-    stack.remove()
+def door(strict: Door) -> Door:
+    strict.stack.put_dag("tls_echo", "tls_echo.py", DAG)
+    return strict
 
 
 @pytest.fixture(scope="module")

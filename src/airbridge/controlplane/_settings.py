@@ -84,6 +84,12 @@ class _Settings(BaseSettings):
     airbridge_admin_user: Annotated[str, _pattern(_USER)] = "admin"
     gateway_client_certificates: Literal["off", "require"] = "off"
     airbridge_client_certificate_lifetime: Annotated[str, AfterValidator(_lifetime)] = "30d"
+    edge_limit_rate: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_burst: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_concurrent: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_waiting: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_failures: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_joins: int = Field(1, ge=1, le=1_000_000)
     connection: Annotated[str, AfterValidator(_connection)] = Field(
         "{}", validation_alias="AIRFLOW_CONN_AIRBRIDGE_S3"
     )
