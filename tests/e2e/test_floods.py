@@ -179,7 +179,9 @@ def test_flood_of_made_up_names_keeps_nobody_out(strict: Door, quiet: Worker, lo
     @contextlib.contextmanager
     def with_an_enrolment() -> Iterator[None]:
         with flood.running():
-            text = strict.stack.identity("enroll", "flood-new", "--credential").stdout.strip()
+            text = strict.stack.identity(
+                "enroll", "flood-new", "--queues", "x", "--credential"
+            ).stdout.strip()
             _, held = strict.enrolled_certificate(Credential.parse(text))
             began = time.monotonic()
             until(

@@ -144,7 +144,9 @@ def test_revocation_ends_credential_and_certificate_within_a_second(door: Door) 
     reason = door.reason(held, who)
     attacks.tried("certificate of a revoked worker", reason != "worker_revoked", reason)
     # Enrolled anew, with another credential: the old certificate stays worthless.
-    again = Credential.parse(door.stack.identity("enroll", "tls-gone", "--credential").stdout.strip())
+    again = Credential.parse(
+        door.stack.identity("enroll", "tls-gone", "--queues", "x", "--credential").stdout.strip()
+    )
     until("the enrolment is known", lambda: door.reason(held, again) != "token_invalid", 5)
     reason = door.reason(held, again)
     attacks.tried("old certificate of a worker that was enrolled anew", reason != "certificate_ended", reason)
