@@ -60,7 +60,7 @@ else
 fi
 
 # Mutual TLS: snippets of clients.caddy.
-readonly client_ca=/secrets/gateway/client-ca.crt
+readonly client_ca=/secrets/clients/client-ca.crt
 clients=${GATEWAY_CLIENT_CERTIFICATES:-off}
 case "$clients" in
   off) ;;

@@ -151,7 +151,7 @@ SECRETS: tuple[Secret, ...] = (
         ("issuing",),
         _new_authority,
         _problem_of_authority,
-        PublicPart("client-ca.crt", "gateway", _authority_certificate),
+        PublicPart("client-ca.crt", "clients", _authority_certificate),
     ),
 )
 
