@@ -46,6 +46,12 @@ cmp -s "$dir/.token.new" "$dir/token" || recreate=(--force-recreate)
 mv "$dir/.token.new" "$dir/token"
 edge_owned "$dir/token"
 if edge_ca "$dir/ca.crt"; then recreate=(--force-recreate); fi
+# The first one; the host renews it by itself, in its volume.
+needed=()
+[ ! -e "$dir/client.pem" ] || needed=(--if-needed)
+if client_certificate "$name" "$dir" ${needed[@]+"${needed[@]}"}; then recreate=(--force-recreate); fi
+certificate=''
+[ ! -e "$dir/client.pem" ] || certificate=$dir/client.pem
 # With a public host name the gateway has a certificate that every system trusts, and no CA of its own.
 ca='' url=https://$(setting GATEWAY_PUBLIC_HOST host.docker.internal):$GATEWAY_PORT
 [ ! -r "$dir/ca.crt" ] || ca=$dir/ca.crt
@@ -54,6 +60,7 @@ cat >"$dir/.env.new" <<ENV
 CONTROL_PLANE_URL=$url
 CONTROL_PLANE_TOKEN_FILE=$dir/token
 CONTROL_PLANE_CA_FILE=$ca
+CONTROL_PLANE_CERTIFICATE_FILE=$certificate
 WORKER_NAME=$name
 WORKER_QUEUES=${queues:-default}
 WORKER_CONCURRENCY=$concurrency

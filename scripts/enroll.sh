@@ -43,12 +43,15 @@ edge_owned "$dir/token"
 ca=''
 edge_ca "$dir/ca.crt" || true
 [ ! -r "$dir/ca.crt" ] || ca=./ca.crt
+certificate=''
+if client_certificate "$name" "$dir"; then certificate=./client.pem; fi
 cp compose.edge.yaml "$dir/compose.edge.yaml"
 
 cat >"$dir/edge.env" <<ENV
 CONTROL_PLANE_URL=https://$host:$GATEWAY_PORT
 CONTROL_PLANE_TOKEN_FILE=./token
 CONTROL_PLANE_CA_FILE=$ca
+CONTROL_PLANE_CERTIFICATE_FILE=$certificate
 WORKER_NAME=$name
 WORKER_QUEUES=$queues
 WORKER_CONCURRENCY=$concurrency

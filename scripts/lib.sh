@@ -114,7 +114,7 @@ edge_compose() {
     more+=(CONTROL_PLANE_URL=https://unknown.invalid WORKER_NAME=unknown)
   fi
   env -u CONTROL_PLANE_URL -u CONTROL_PLANE_TOKEN -u CONTROL_PLANE_TOKEN_FILE -u CONTROL_PLANE_CA_FILE \
-    -u WORKER_NAME -u WORKER_QUEUES -u WORKER_CONCURRENCY ${more[@]+"${more[@]}"} \
+    -u CONTROL_PLANE_CERTIFICATE_FILE -u WORKER_NAME -u WORKER_QUEUES -u WORKER_CONCURRENCY ${more[@]+"${more[@]}"} \
     docker compose --project-name "$project" ${files[@]+"${files[@]}"} --file compose.edge.yaml "$@"
 }
 
@@ -139,6 +139,24 @@ edge_ca() {
     return 1
   fi
   mv "$1.new" "$1"
+}
+
+# client_certificate NAME DIR [OPTION]: where the control plane requires client certificates, writes a new one with
+# its key to DIR/client.pem. True when that changed the file.
+client_certificate() {
+  local name=$1 dir=$2
+  shift 2
+  [ "$(setting GATEWAY_CLIENT_CERTIFICATES off)" = require ] || return 1
+  identity certificate "$name" "$@" </dev/null >"$dir/.client.new" 2>"$dir/.said" ||
+    die "$name got no client certificate: $(grep '^airbridge: ' "$dir/.said" || tail -n 1 "$dir/.said")" \
+      "make status shows whether the control plane runs; make up starts it"
+  rm -f "$dir/.said"
+  if [ ! -s "$dir/.client.new" ]; then
+    rm -f "$dir/.client.new"
+    return 1
+  fi
+  mv "$dir/.client.new" "$dir/client.pem"
+  edge_owned "$dir/client.pem"
 }
 
 # The containers of an edge host run as 50000. Root gives that user the file; anyone else lets the closed folder

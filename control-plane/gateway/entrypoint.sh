@@ -58,6 +58,22 @@ else
   done
   GATEWAY_TLS_SNIPPET=tls_internal
 fi
+
+# Mutual TLS: snippets of clients.caddy.
+readonly client_ca=/secrets/clients/client-ca.crt
+clients=${GATEWAY_CLIENT_CERTIFICATES:-off}
+case "$clients" in
+  off) ;;
+  require)
+    grep -q 'BEGIN CERTIFICATE' "$client_ca" 2>/dev/null ||
+      fail "GATEWAY_CLIENT_CERTIFICATES=require, but $client_ca is no PEM certificate that uid $(id -u) can read" "start the service 'secrets', which makes the client CA: make up"
+    ;;
+  *) fail "GATEWAY_CLIENT_CERTIFICATES='$clients' is no choice" "give off or require" ;;
+esac
+GATEWAY_CLIENT_TLS=client_tls_$clients
+GATEWAY_CLIENTS=clients_$clients
+export GATEWAY_CLIENT_TLS GATEWAY_CLIENTS
+
 export GATEWAY_SITES GATEWAY_DEFAULT_SNI GATEWAY_TLS_SNIPPET GATEWAY_ACME_DIRECTORY GATEWAY_ACME_EMAIL
 
 exec caddy run --config /etc/caddy/Caddyfile --adapter caddyfile

@@ -26,6 +26,11 @@ fi
 [ -n "$UPLINK_TOKEN" ] || fail "no token: CONTROL_PLANE_TOKEN and CONTROL_PLANE_TOKEN_FILE are empty" "put the credential or the join token of this host into the file"
 [[ "$UPLINK_TOKEN" =~ ^[[:graph:]]+$ ]] || fail "the token holds spaces or control characters" "copy it again: one line, no spaces"
 
+# A join token that was not traded yet says: what lies in the volume is of an earlier life of this host.
+UPLINK_JOIN_TOKEN_HASH=''
+[[ "$UPLINK_TOKEN" != join_* ]] || UPLINK_JOIN_TOKEN_HASH=$(printf '%s' "$UPLINK_TOKEN" | sha256sum | cut -d ' ' -f 1)
+export UPLINK_JOIN_TOKEN_HASH
+
 # Where Caddy finds the credential, in Caddy's own words. The worker trades a join token for it, and keeps it in
 # the volume that both mount.
 if [[ "$UPLINK_TOKEN" = join_* ]]; then
@@ -46,6 +51,11 @@ if [ -n "${CONTROL_PLANE_CA_FILE:-}" ]; then
 fi
 export UPLINK_SERVER_NAME UPLINK_HOST UPLINK_UPSTREAM UPLINK_TOKEN UPLINK_CREDENTIAL UPLINK_TRUST
 unset CONTROL_PLANE_TOKEN
+
+# The client certificate comes and changes while this runs: when the host joins, and when it is renewed. The
+# watcher tells Caddy, which takes it without losing a request. It ends with the container.
+airbridge-client-certificate choose
+airbridge-client-certificate watch "$$" &
 
 # What this uplink was started with; its health check looks whether that still is what the files say.
 : >/tmp/credentials.sha256

@@ -1,6 +1,7 @@
 """The stack that the end-to-end tests share, and what is shown when one of them fails.
 
 ``stack``   a control plane with all example and test DAGs published
+``strict``  a control plane that requires client certificates, for tests of the edge door alone
 ``edge``    the edge host "a" (queue ``default``), with the demo services beside it
 
 Tests that need an edge host of their own use ``stack.edge("name", "queue-of-its-own")`` and remove it; tests
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _attacks import summary
 from _runs import cli_runs, example_runs, job_runs, log_runs, recovery_runs
 from _stack import (
     EXAMPLES,
@@ -30,11 +32,12 @@ from _stack import (
     remove_everything,
     running_projects,
 )
+from _strict import strict
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["cli_runs", "edge", "example_runs", "job_runs", "log_runs", "recovery_runs", "stack"]
+__all__ = ["cli_runs", "edge", "example_runs", "job_runs", "log_runs", "recovery_runs", "stack", "strict"]
 
 # The first test of a session waits for the whole stack, on a machine that may be busy.
 _TIMEOUT_S = 3 * PATIENCE_S
@@ -79,6 +82,11 @@ def pytest_runtest_makereport(
             text = compose.logs(since=since, tail=_LOG_LINES)
             report.sections.append((f"docker compose logs of {compose.project}, since the test began", text))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in summary():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

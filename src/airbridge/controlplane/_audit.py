@@ -1,12 +1,24 @@
-"""The record of refusals: one structured line and one count each."""
+"""The record of refusals: one structured line and one count each, and of a flood a sum.
+
+What is refused is mostly a mistake or an attack that somebody has to see; a flood of them must neither fill
+the log nor push everything else out of it. So of equal refusals (reason, worker, client) a few are written as
+they come, and the others as one line with their number.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Final
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Audit"]
 
@@ -18,6 +30,20 @@ _PROCESSORS: Final = (
 )
 # What a stranger may write into a log line: enough to recognise, too little to fill a disk.
 _LONGEST: Final = 512
+# Equal refusals that are written as they come, in one window; the rest of the window is counted.
+_WRITTEN: Final = 20
+_WINDOW_S: Final = 10.0
+# Kinds of refusals whose windows are open at once. Beyond it the oldest is summed up early.
+_MOST_WINDOWS: Final = 1024
+
+_Kind = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Window:
+    began: float
+    written: int = 0
+    left_out: int = 0
 
 
 class Audit:
@@ -25,10 +51,16 @@ class Audit:
 
     Args:
         registry: where the count is kept.
+        clock: seconds.
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._registry = registry
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: OrderedDict[_Kind, _Window] = OrderedDict()
         self._refusals = Counter(
             "airbridge_edge_refusals",
             "Requests of edge hosts that were refused.",
@@ -39,10 +71,15 @@ class Audit:
     def refused(self, reason: str, *, worker: str, method: str, path: str, client: str, detail: str) -> None:
         """Note one refusal. ``worker`` is empty where nobody was proved."""
         self._refusals.labels(reason).inc()
-        log = structlog.wrap_logger(structlog.PrintLogger(sys.stdout), processors=_PROCESSORS)
-        log.warning(
+        self.sum_up()
+        with self._lock:
+            window = self._windows.setdefault((reason, worker, client), _Window(self._clock()))
+            if window.written >= _WRITTEN:
+                window.left_out += 1
+                return
+            window.written += 1
+        _write(
             "edge request refused",
-            logger="airbridge.audit",
             reason=reason,
             detail=detail,
             worker=worker,
@@ -51,6 +88,32 @@ class Audit:
             client=client,
         )
 
+    def sum_up(self) -> None:
+        """Write the number of what was left out in windows that are over."""
+        over: list[tuple[_Kind, _Window]] = []
+        with self._lock:
+            while self._windows:
+                kind, window = next(iter(self._windows.items()))
+                if self._clock() - window.began < _WINDOW_S and len(self._windows) <= _MOST_WINDOWS:
+                    break
+                del self._windows[kind]
+                over.append((kind, window))
+        for (reason, worker, client), window in over:
+            if window.left_out:
+                _write(
+                    "edge requests refused, more of the same",
+                    reason=reason,
+                    worker=worker,
+                    client=client,
+                    number=window.left_out,
+                )
+
     def metrics(self) -> bytes:
         """Return the counts in Prometheus' text format."""
+        self.sum_up()
         return generate_latest(self._registry)
+
+
+def _write(event: str, **fields: object) -> None:
+    log = structlog.wrap_logger(structlog.PrintLogger(sys.stdout), processors=_PROCESSORS)
+    log.warning(event, logger="airbridge.audit", **fields)

@@ -4,8 +4,8 @@ Everything below ``/edge_worker/`` and ``/airbridge/``, and of ``/execution/`` w
 door, is refused unless a worker proves itself with its own secret and may do what it asks (the rules are in
 ``_edge_rules``, ``_execution_rules`` and ``_s3_rules``). What passes to the edge API is signed anew for it,
 so that it accepts nothing that came around this check. Some paths are special: a join token is all that
-``join`` takes, ``s3-auth`` is the gateway's question about a request to S3, and two are for people: never
-served to the edge door.
+``join`` takes, ``certificate`` is answered here (see ``_client_certificates``), ``s3-auth`` is the gateway's
+question about a request to S3, and two are for people: never served to the edge door.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-import anyio
-import anyio.to_thread
+from typing import TYPE_CHECKING, Any, Final
 
 import airbridge
+from airbridge.controlplane._client_certificates import (
+    CLIENT_NAME,
+    CLIENT_SERIAL,
+    ClientCertificates,
+    described,
+)
 from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, job_of_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
@@ -29,8 +32,9 @@ from airbridge.controlplane._edge_token import (
     resign,
 )
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
+from airbridge.controlplane._limits import Limits, LimitSettings
+from airbridge.controlplane._lookup import Lookup
 from airbridge.controlplane._refusal import Refusal
-from airbridge.controlplane._roster import Roster
 from airbridge.controlplane._s3_rules import S3Layout, S3Rules
 from airbridge.credential import JoinToken
 from airbridge.errors import IntegrityError, UnreachableError
@@ -49,7 +53,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Result = TypeVar("_Result")
 
 _EDGE_API: Final = "/edge_worker/v1/"
 _OWN_API: Final = "/airbridge/v1/"
@@ -58,19 +61,20 @@ _OURS: Final = ("/edge_worker", "/airbridge")
 _FOR_PEOPLE: Final = frozenset({"/airbridge/v1/workers", "/airbridge/v1/metrics"})
 _JOIN: Final = "/airbridge/v1/join"
 _S3_AUTH: Final = "/airbridge/v1/s3-auth"
+_CERTIFICATE: Final = "/airbridge/v1/certificate"
 _DOOR: Final = b"x-airbridge-door"  # set by the gateway on whatever comes through the edge door
 _CREDENTIAL: Final = b"x-airbridge-token"  # set by the uplink, for clients that sign nothing
 # Our own calls; each that names a worker is the named one's.
 _OWN_CALLS: Final = {
-    "GET": re.compile(r"version|(?:workers|enrolment)/(?P<name>[^/]+)"),
-    "POST": re.compile("echo"),
+    "GET": re.compile(r"version|certificate|(?:workers|enrolment)/(?P<name>[^/]+)"),
+    "POST": re.compile("echo|certificate"),
 }
+# Answers to who has not proved to be a worker.
+_UNPROVED: Final = (401, 403)
 _NO_NAMES: Final = ("", ".", "..")
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 # What a check reads of a body: registrations, queues and join tokens are small.
 _LONGEST_BODY: Final = 64 * 1024
-# Connections to the database that checks may hold at once; the pool keeps as many.
-_THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class EdgeGuard:
     internal_secret: str = field(repr=False)
     """``[api_auth] jwt_secret`` of this process, which the edge API behind verifies with."""
     layout: S3Layout
+    certificates: ClientCertificates = field(default_factory=ClientCertificates)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 class EdgeMiddleware:
@@ -98,9 +104,9 @@ class EdgeMiddleware:
         self._app = app
         self._guard = guard
         self._audit = audit
-        self._limiter: anyio.CapacityLimiter | None = None
         if guard:
-            self._roster = Roster(guard.store)
+            self._lookup = Lookup(guard.store)
+            self._limits = Limits(guard.limits)
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
             self._s3_rules = S3Rules(guard.layout, self._edge_rules)
@@ -117,8 +123,14 @@ class EdgeMiddleware:
             return
         request = _Request(scope, path, receive)
         try:
-            await self._serve(request, send, through_the_edge_door=through_the_edge_door)
+            try:
+                await self._serve(request, send, through_the_edge_door=through_the_edge_door)
+            finally:
+                if request.in_turn:
+                    self._limits.leave(request.worker)
         except Refusal as refusal:
+            if self._guard and refusal.status in _UNPROVED and not request.proved:
+                refusal = self._limits.failed(request.client, refusal)
             await self._refuse(request, refusal, send)
         except (UnreachableError, IntegrityError) as error:
             unready = Refusal(503, "not_ready", "the control plane cannot look up who is enrolled just now")
@@ -154,14 +166,17 @@ class EdgeMiddleware:
         call = request.path.removeprefix(prefix)
         authorization = request.only_header(b"authorization")
         name = claimed_worker(authorization)
-        worker = await self._find(name)
+        worker = await self._lookup.find(name)
         check_token(authorization or "", worker, call)
         worker = await self._proved(request, worker)
         if prefix == _OWN_API:
             _check_own_call(worker, request.verb, call)
+            if request.path == _CERTIFICATE:
+                await self._certify(request, worker, send)
+                return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
-            await self._in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
+            await self._lookup.in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):
@@ -182,7 +197,7 @@ class EdgeMiddleware:
         answer = b"".join(message.get("body", b"") for message in messages)
         key = job_of_fetch(answer)
         if key is not None:
-            await self._in_thread(lambda: jobs.hand_out(key, worker))
+            await self._lookup.in_thread(lambda: jobs.hand_out(key, worker))
         for message in messages:
             await send(message)
 
@@ -193,7 +208,7 @@ class EdgeMiddleware:
         task_instance = task_instance_of(request.only_header(b"authorization") or "")
         call = request.path.removeprefix(_EXECUTION_API)
         query = request.scope.get("query_string", b"").decode("latin-1")
-        await self._in_thread(
+        await self._lookup.in_thread(
             lambda: self._execution_rules.check(worker, request.verb, call, query, task_instance)
         )
         return request.inner()
@@ -209,16 +224,36 @@ class EdgeMiddleware:
             # S3 knows no 401; clients of it treat "denied" as what it is.
             raise refusal.with_status(403) if refusal.status == 401 else refusal from None
         if self._s3_rules.needs_database(uri):
-            await self._in_thread(lambda: self._s3_rules.check(worker, method, uri))
+            await self._lookup.in_thread(lambda: self._s3_rules.check(worker, method, uri))
         else:
             self._s3_rules.check(worker, method, uri)
         await _answer(send, 200, {"worker": worker.name})
 
     async def _vouched(self, request: _Request) -> Worker:
         text = request.only_header(_CREDENTIAL)
-        worker = await self._find(credential_name(text))
+        worker = await self._lookup.find(credential_name(text))
         check_credential(text or "", worker)
         return await self._proved(request, worker)
+
+    # --- client certificates ------------------------------------------------------------------------
+
+    async def _certify(self, request: _Request, worker: Worker, send: Send) -> None:
+        """Say what certificate the request came with, or issue the next one."""
+        assert self._guard  # noqa: S101 - _serve() looked
+        certificates, store = self._guard.certificates, self._guard.store
+        if request.verb == "GET":
+            await _answer(
+                send,
+                200,
+                {
+                    "required": "yes" if certificates.required else "no",
+                    "serial": request.only_header(CLIENT_SERIAL) or "",
+                },
+            )
+            return
+        issued = certificates.issue(worker.name, _field(await request.body(), "request"))
+        await self._lookup.in_thread(lambda: store.add_certificate(issued))
+        await _answer(send, 200, described(issued))
 
     # --- joining ------------------------------------------------------------------------------------
 
@@ -228,36 +263,42 @@ class EdgeMiddleware:
             raise _nothing_here()
         refusal = Refusal(403, "join_refused", "the join token was not accepted")
         _check_version(request)
+        self._limits.join_begins(request.client)
+        body = await request.body()
         try:
-            token = JoinToken.parse(json.loads(await request.body())["token"])
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            token = JoinToken.parse(_field(body, "token"))
+        except (ValueError, TypeError, AttributeError):
             raise refusal from None
         request.worker = token.name
-        store = self._guard.store
+        store, certificates = self._guard.store, self._guard.certificates
+        # Signed before the token is used up: a request that is none costs nobody a token.
+        signing_request = _field(body, "request")
+        wanted = signing_request is not None and certificates.authority is not None
+        issued = certificates.issue(token.name, signing_request) if wanted else None
         try:
-            credential = await self._in_thread(lambda: store.join(token, request.client))
+            credential = await self._lookup.in_strangers_thread(
+                lambda: store.join(token, request.client, issued)
+            )
         except JoinRefusedError as error:
             raise Refusal(refusal.status, refusal.reason, str(refusal), audited=error.reason) from None
-        await _answer(send, 200, {"credential": credential.text})
+        self._limits.join_succeeded(request.client)
+        await _answer(send, 200, {"credential": credential.text, **(described(issued) if issued else {})})
 
     # --- shared -------------------------------------------------------------------------------------
-
-    async def _find(self, name: str) -> Worker | None:
-        fresh, worker = self._roster.remembered(name)
-        return worker if fresh else await self._in_thread(lambda: self._roster.find(name))
 
     async def _proved(self, request: _Request, worker: Worker | None) -> Worker:
         assert worker  # noqa: S101 - nobody proves a secret of nobody
         request.worker = worker.name
+        request.proved = True
         _check_version(request)
-        if self._roster.is_seen_stale(worker.name):
-            await self._in_thread(lambda: self._roster.mark_seen(worker.name))
+        assert self._guard  # noqa: S101 - _serve() looked
+        name, serial = request.only_header(CLIENT_NAME), request.only_header(CLIENT_SERIAL)
+        self._guard.certificates.check(name, serial, worker)
+        # What S3 is asked is not a call of the worker's own client: the two are not to use up each other.
+        await self._limits.enter(worker.name, "s3" if request.about else "")
+        request.in_turn = True
+        await self._lookup.mark_seen(worker.name)
         return worker
-
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(_THREADS)
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     async def _refuse(self, request: _Request, refusal: Refusal, send: Send, detail: str = "") -> None:
         method, path = request.about or (request.verb, request.path)
@@ -273,7 +314,14 @@ class EdgeMiddleware:
             # Closed before it was accepted: the server answers 403.
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
-        await _answer(send, refusal.status, {"detail": str(refusal), "reason": refusal.reason})
+        if refusal.retry_after:
+            await self._limits.hold()
+        await _answer(
+            send,
+            refusal.status,
+            {"detail": str(refusal), "reason": refusal.reason},
+            retry_after=refusal.retry_after,
+        )
 
 
 class _Request:
@@ -284,6 +332,9 @@ class _Request:
         self.path = path
         self.verb: str = scope.get("method", "")
         self.worker = ""
+        self.proved = False
+        self.in_turn = False
+        """Whether it has one of the worker's turns, which it has to give back."""
         self.about: tuple[str, str] | None = None
         """Method and URI of the request that this one is a question about."""
         self._receive = receive
@@ -358,6 +409,14 @@ def _check_own_call(worker: Worker, verb: str, call: str) -> None:
         raise Refusal(403, "name_mismatch", f"the token is of worker '{worker.name}', the path names another")
 
 
+def _field(body: bytes, name: str) -> Any:
+    """Return a field of a JSON object; ``None`` where there is none."""
+    try:
+        return json.loads(body).get(name)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
 def _check_version(request: _Request) -> None:
     """Refuse an edge host of another AirBridge (D4). A stock worker without our uplink sends no version."""
     for name, value in request.scope["headers"]:
@@ -371,8 +430,10 @@ def _check_version(request: _Request) -> None:
             )
 
 
-async def _answer(send: Send, status: int, body: dict[str, str]) -> None:
+async def _answer(send: Send, status: int, body: dict[str, str], *, retry_after: int = 0) -> None:
     payload = json.dumps(body).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
+    if retry_after:
+        headers.append((b"retry-after", str(retry_after).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": payload})

@@ -13,14 +13,18 @@ class Refusal(Exception):
         reason: a stable code; the worker's side knows some of them, the audit log and the metric all.
         message: for a person, and no oracle: a stranger's is the same whatever was wrong.
         audited: what the audit log is told instead of ``reason``, where that is more than outsiders may know.
+        retry_after: seconds after which the same request may be sent again; 0: it is not a matter of time.
     """
 
-    def __init__(self, status: int, reason: str, message: str, *, audited: str = "") -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, *, audited: str = "", retry_after: int = 0
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.audited = audited or reason
+        self.retry_after = retry_after
 
     def with_status(self, status: int) -> Refusal:
         """Return the same with another status."""
-        return Refusal(status, self.reason, str(self), audited=self.audited)
+        return Refusal(status, self.reason, str(self), audited=self.audited, retry_after=self.retry_after)

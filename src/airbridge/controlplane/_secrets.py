@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["SECRETS", "Secret", "ensure_secrets", "read_secret"]
+__all__ = ["SECRETS", "PublicPart", "Secret", "ensure_secrets", "read_secret"]
 
 _TOKEN_BYTES = 48  # 64 characters, which RFC 7518, section 3.2, asks of a key for HMAC-SHA-512
 _SHORTEST_TOKEN = 64
@@ -91,6 +91,37 @@ def _problem_of_ed25519_key(value: str) -> str:
     return "" if isinstance(key, Ed25519PrivateKey) else "is not an Ed25519 key"
 
 
+def _new_authority() -> str:
+    from airbridge.identity.authority import Authority
+
+    return Authority.new().text.strip()
+
+
+def _problem_of_authority(value: str) -> str:
+    from airbridge.identity.authority import Authority
+
+    try:
+        Authority.parse(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _authority_certificate(value: str) -> str:
+    from airbridge.identity.authority import Authority
+
+    return Authority.parse(value).certificate_text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPart:
+    """What of a secret others may know: its file name, who reads it, and how it comes of the secret."""
+
+    name: str
+    audience: str
+    of: Callable[[str], str]
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """One secret: its file name, who reads it, how it is made, and what is wrong with a given value."""
@@ -99,6 +130,7 @@ class Secret:
     audiences: tuple[str, ...]
     make: Callable[[], str]
     problem_of: Callable[[str], str]
+    public: PublicPart | None = None
 
     @property
     def variable(self) -> str:
@@ -113,6 +145,14 @@ SECRETS: tuple[Secret, ...] = (
     Secret("jwt-private-key", ("signing",), _new_ed25519_key, _problem_of_ed25519_key),
     Secret("internal-edge-secret", ("signing",), _new_token, _problem_of_token),
     Secret("admin-password", ("signing",), _new_password, _problem_of_password),
+    # Who issues client certificates has the key, the gateway that checks them the certificate.
+    Secret(
+        "client-ca",
+        ("issuing",),
+        _new_authority,
+        _problem_of_authority,
+        PublicPart("client-ca.crt", "clients", _authority_certificate),
+    ),
 )
 
 
@@ -168,17 +208,24 @@ def _keep(root: Path, secret: Secret, override: _Override) -> Iterator[str]:
     paths = [root / audience / secret.name for audience in secret.audiences]
     known = next((value for path in paths if (value := _read(path))), None)
     wanted = override.value or known or secret.make()
+    yield from _put(paths, wanted, override.source)
+    if secret.public is not None:
+        part = secret.public
+        yield from _put([root / part.audience / part.name], part.of(wanted), override.source)
+
+
+def _put(paths: list[Path], wanted: str, source: str) -> Iterator[str]:
     for path in paths:
         before = _read(path)
         if before != wanted:
             _write(path, wanted)
-            done = f"changed ({override.source})" if before else f"made ({override.source})"
+            done = f"changed ({source})" if before else f"made ({source})"
         elif stat.S_IMODE(path.stat().st_mode) != _MODE:
             path.chmod(_MODE)
             done = f"mode set to {_MODE:04o}"
         else:
             continue
-        yield f"{path.parent.name}/{secret.name}: {done}"
+        yield f"{path.parent.name}/{path.name}: {done}"
 
 
 def _read(path: Path) -> str | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from airbridge.errors import SettingsError
+from airbridge.identity.authority import LIFETIME_SETTING, lifetime
 
 __all__ = ["CollectorSettings", "check_settings", "load_collector_settings"]
 
@@ -52,6 +53,14 @@ def _without_slash(value: str) -> str:
     return value.rstrip("/")
 
 
+def _lifetime(value: str) -> str:
+    try:
+        lifetime({LIFETIME_SETTING: value})
+    except SettingsError as error:
+        raise ValueError(f"is no lifetime: {error.fix}") from None
+    return value
+
+
 def _connection(value: str) -> str:
     try:
         json.loads(value)
@@ -73,6 +82,14 @@ class _Settings(BaseSettings):
     s3_endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     aws_default_region: Annotated[str, _pattern(_REGION)] = "us-east-1"
     airbridge_admin_user: Annotated[str, _pattern(_USER)] = "admin"
+    gateway_client_certificates: Literal["off", "require"] = "off"
+    airbridge_client_certificate_lifetime: Annotated[str, AfterValidator(_lifetime)] = "30d"
+    edge_limit_rate: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_burst: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_concurrent: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_waiting: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_failures: int = Field(1, ge=1, le=1_000_000)
+    edge_limit_joins: int = Field(1, ge=1, le=1_000_000)
     connection: Annotated[str, AfterValidator(_connection)] = Field(
         "{}", validation_alias="AIRFLOW_CONN_AIRBRIDGE_S3"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.plugins_manager import AirflowPlugin
@@ -22,6 +23,9 @@ __all__ = ["AirbridgePlugin"]
 
 # Idle connections to the database that the checks of edge requests keep; as many as work at once.
 _CONNECTIONS: Final = 8
+
+# Where compose.yaml mounts the client CA, in this process and in init only.
+_ISSUING: Final = Path("/secrets/issuing")
 
 # The same test as the edge provider's own plugin, which mounts its API in this process only.
 _IN_API_SERVER = sys.argv[1:2] == ["api-server"]
@@ -50,7 +54,9 @@ def _guard() -> EdgeGuard | None:
     """Return what requests are checked with; ``None`` where secrets are missing."""
     from airflow.configuration import conf
 
+    from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.controlplane._limits import LimitSettings
     from airbridge.controlplane._s3_rules import S3Layout
     from airbridge.identity.database import Database
     from airbridge.identity.jobs import Jobs
@@ -62,7 +68,14 @@ def _guard() -> EdgeGuard | None:
     if not internal or not keys or not uri.startswith("postgresql"):
         return None
     database = Database.at(uri, kept=_CONNECTIONS)
-    return EdgeGuard(WorkerStore(database, Cipher(keys)), Jobs(database), internal, S3Layout.of(os.environ))
+    return EdgeGuard(
+        WorkerStore(database, Cipher(keys)),
+        Jobs(database),
+        internal,
+        S3Layout.of(os.environ),
+        ClientCertificates.of(os.environ, _ISSUING),
+        LimitSettings.of(os.environ),
+    )
 
 
 def _fleet_api() -> dict[str, Any]:

@@ -57,6 +57,22 @@ def health_command() -> None:
     raise typer.Exit(main())
 
 
+@app.command("renew")
+def renew_command() -> None:
+    """Get a new client certificate for this host; the one before stays good for some minutes."""
+    from airbridge.edge._control_plane import ControlPlane, local_versions
+    from airbridge.edge._renewal import renew
+    from airbridge.edge.settings import load_settings
+
+    _configure_logging()
+    try:
+        settings = load_settings()
+        with ControlPlane(settings, local_versions()) as control_plane:
+            renew(settings, control_plane)
+    except AirbridgeError as error:
+        raise _exit(error) from None
+
+
 @app.command("diag")
 def diag_command(
     as_json: Annotated[

@@ -7,7 +7,9 @@ passes by itself.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import httpx
 
 import airbridge
+from airbridge.client_certificate import ClientCertificate
 from airbridge.credential import Credential
+from airbridge.edge._client_certificate import current_certificate
 from airbridge.edge.token import API_PREFIX, request_headers
 from airbridge.errors import RefusedError, UnreachableError
 
@@ -30,6 +34,7 @@ __all__ = [
     "VERSION_HEADER",
     "VERSION_MISMATCH",
     "ControlPlane",
+    "Joined",
     "Registration",
     "Versions",
     "local_versions",
@@ -69,6 +74,11 @@ _REFUSAL_FIXES: Final = {
     "airbridge edge update --queues",
     "concurrency_not_allowed": "lower WORKER_CONCURRENCY, or have the enrolment changed: "
     "airbridge edge update --concurrency",
+    "certificate_missing": "ask the operator for a join token, and start this host with it: "
+    "airbridge edge join-token NAME",
+    "certificate_mismatch": "give this host its own state volume and its own certificate file",
+    "certificate_ended": "ask the operator for a join token, and start this host with it: "
+    "airbridge edge join-token NAME",
     "join_refused": "ask the operator for another join token: airbridge edge join-token NAME",
     VERSION_MISMATCH: _VERSION_FIX,
 }
@@ -108,6 +118,15 @@ class Registration:
         return self.state in OFFLINE_STATES
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a join token was traded for."""
+
+    credential: Credential
+    certificate: ClientCertificate | None
+    """``None``: the control plane issues none."""
+
+
 def _installed(package: str) -> str:
     try:
         return package_version(package)
@@ -139,6 +158,24 @@ def refusal(response: httpx.Response) -> tuple[str, str, str] | None:
     if response.is_success or not isinstance(reason, str) or response.is_server_error:
         return None
     return reason, str(body.get("detail", "")), _REFUSAL_FIXES.get(reason, _TOKEN_FIX)
+
+
+def _certificate(name: str, key: str, body: dict[str, Any]) -> ClientCertificate:
+    """Return the certificate that an answer holds.
+
+    :raises ValueError: it holds none
+    """
+    try:
+        return ClientCertificate(
+            name,
+            str(body["serial"]),
+            datetime.fromisoformat(body["not_before"]),
+            datetime.fromisoformat(body["not_after"]),
+            str(body["certificate"]),
+            key,
+        )
+    except (KeyError, TypeError):
+        raise ValueError("holds no certificate") from None
 
 
 class ControlPlane:
@@ -175,10 +212,7 @@ class ControlPlane:
         try:
             there = Versions(body["airbridge"], body["airflow"], body["edge_provider"])
         except KeyError:
-            raise UnreachableError(
-                f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",
-                fix="check CONTROL_PLANE_URL",
-            ) from None
+            raise self._no_control_plane() from None
         if difference := self._versions.difference(there):
             raise RefusedError(f"versions differ from the control plane's: {difference}", fix=_VERSION_FIX)
 
@@ -205,20 +239,43 @@ class ControlPlane:
                 fix=_REFUSAL_FIXES["concurrency_not_allowed"],
             )
 
-    def join(self, token: JoinToken) -> Credential:
-        """Trade ``token`` for this worker's credential. The control plane takes it once.
+    def join(self, token: JoinToken, key: str, request: str) -> Joined:
+        """Trade ``token`` for this worker's credential and certificate. The control plane takes it once.
+
+        :param key: PEM of the private key that stays here
+        :param request: PEM of the certificate request for it
 
         :raises RefusedError: it does not take it
         :raises UnreachableError: it gave no answer
         """
-        response = self._ask("POST", API_PREFIX, "join", json={"token": token.text}, signed=False)
+        sent = {"token": token.text, "request": request}
+        body = _body(self._ask("POST", API_PREFIX, "join", json=sent, signed=False))
         try:
-            return Credential.parse(str(_body(response).get("credential")))
+            credential = Credential.parse(str(body.get("credential")))
+            certificate = _certificate(token.name, key, body) if "certificate" in body else None
         except ValueError:
-            raise UnreachableError(
-                f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",
-                fix="check CONTROL_PLANE_URL",
-            ) from None
+            raise self._no_control_plane() from None
+        return Joined(credential, certificate)
+
+    def next_certificate(self, key: str, request: str) -> ClientCertificate:
+        """Return a new client certificate for this worker; the one before stays good for some minutes.
+
+        :param key: PEM of the private key that stays here
+        :param request: PEM of the certificate request for it
+        :raises RefusedError: the control plane does not take the credential, or the certificate shown
+        :raises UnreachableError: it gave no answer
+        """
+        body = _body(self._ask("POST", API_PREFIX, "certificate", json={"request": request}))
+        try:
+            return _certificate(self._settings.worker_name, key, body)
+        except ValueError:
+            raise self._no_control_plane() from None
+
+    def _no_control_plane(self) -> UnreachableError:
+        return UnreachableError(
+            f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",
+            fix="check CONTROL_PLANE_URL",
+        )
 
     def registration(self) -> Registration | None:
         """Return what is registered under this worker's name; None: nothing.
@@ -285,6 +342,11 @@ class ControlPlane:
             return response
         if refused := refusal(response):
             reason, detail, fix = refused
+            if reason == "certificate_missing" and current_certificate(os.environ) is not None:
+                raise UnreachableError(
+                    "the uplink does not show this host's client certificate (yet)",
+                    fix="if this stays, see the log of uplink",
+                )
             raise RefusedError(
                 f"the control plane refuses worker {settings.worker_name}: {detail} ({reason})", fix=fix
             )

@@ -1,4 +1,4 @@
-"""Trades a join token for this worker's credential, once."""
+"""Trades a join token for this worker's credential and client certificate, once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from airbridge.client_certificate import new_request
+from airbridge.edge._client_certificate import keep_certificate
 from airbridge.edge._token_source import StoredCredential
 from airbridge.errors import AirbridgeError
 
@@ -13,23 +15,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from airbridge.credential import Credential, JoinToken
+    from airbridge.credential import JoinToken
+    from airbridge.edge._control_plane import Joined
 
 __all__ = ["trade"]
 
 _log = structlog.get_logger("airbridge.edge.launch")
 
 
-def trade(token: JoinToken, ask: Callable[[JoinToken], Credential], state_dir: Path) -> None:
-    """Trade ``token`` with the control plane, and keep the credential in the state directory.
+def trade(token: JoinToken, ask: Callable[[JoinToken, str, str], Joined], state_dir: Path) -> None:
+    """Trade ``token`` with the control plane, and keep credential and certificate in the state directory.
 
-    :param ask: sends the join token, and returns the credential
+    :param ask: sends the join token and a certificate request for a key, and returns what it is traded for
     :raises RefusedError: the join token was used, is too old, or is none
     :raises AirbridgeError: the credential cannot be kept; the join token is used up then
     """
-    credential = ask(token)
+    joined = ask(token, *new_request(token.name))
     try:
-        StoredCredential(state_dir).write(credential, token)
+        if joined.certificate is not None:
+            # Before the credential: whoever finds that one is done with joining.
+            keep_certificate(joined.certificate, state_dir)
+        StoredCredential(state_dir).write(joined.credential, token)
     except OSError as error:
         raise AirbridgeError(
             f"the credential cannot be kept in {state_dir}: {error.strerror}",

@@ -28,6 +28,7 @@ __all__ = [
     "StoredCredential",
     "read_credential",
     "read_token",
+    "write_whole",
 ]
 
 TOKEN: Final = "CONTROL_PLANE_TOKEN"  # noqa: S105 - the name of the setting
@@ -149,20 +150,21 @@ class StoredCredential:
         """Keep ``credential``, whole or not at all, and on the disk before anyone relies on it."""
         # In this order: a credential without its origin is one that nobody reads.
         self._origin.unlink(missing_ok=True)
-        _write(self.path, credential.text)
-        _write(self._origin, _fingerprint(token))
+        write_whole(self.path, f"{credential.text}\n")
+        write_whole(self._origin, f"{_fingerprint(token)}\n")
 
 
 def _fingerprint(token: JoinToken) -> str:
     return hashlib.sha256(token.text.encode()).hexdigest()
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of mode 0600, whole or not at all, and on the disk before anyone relies on it."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{text}\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -82,8 +83,22 @@ def check(environ: Mapping[str, str]) -> str:
     return f"worker {name} is {state}, last heartbeat {float(age):.1f} s ago"
 
 
+def _renew_certificate(environ: Mapping[str, str]) -> None:
+    """Look whether it is time for the next client certificate: nothing else here runs as regularly."""
+    from airbridge.edge._client_certificate import current_certificate
+
+    found = current_certificate(environ)
+    if found is None or not found[1].is_due(datetime.now(UTC)):
+        return
+    # Late: it imports more, and is needed once in weeks.
+    from airbridge.edge._renewal import start_renewal
+
+    start_renewal(environ)
+
+
 def main() -> int:
     """Print one line and return the exit code: 0 healthy, else the error's."""
+    _renew_certificate(os.environ)
     try:
         print(f"healthy: {check(os.environ)}")
     except AirbridgeError as error:

@@ -22,6 +22,7 @@ from airbridge.edge._control_plane import ControlPlane, Registration, local_vers
 from airbridge.edge._join import trade
 from airbridge.edge._presence import Presence
 from airbridge.edge._registration import claim_name
+from airbridge.edge._renewal import ensure_certificate
 from airbridge.edge.settings import load_settings
 from airbridge.errors import AirbridgeError, UnreachableError
 from airbridge.sync.store import current_tree
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-    from airbridge.credential import Credential, JoinToken
+    from airbridge.credential import JoinToken
+    from airbridge.edge._control_plane import Joined
     from airbridge.edge.settings import EdgeSettings
 
 __all__ = ["launch", "worker_command"]
@@ -75,9 +77,9 @@ class _Patient:
         """See :meth:`ControlPlane.check_enrolment`."""
         self._retrying(self._control_plane.check_enrolment)
 
-    def join(self, token: JoinToken) -> Credential:
+    def join(self, token: JoinToken, key: str, request: str) -> Joined:
         """See :meth:`ControlPlane.join`."""
-        return self._retrying(self._control_plane.join, token)
+        return self._retrying(self._control_plane.join, token, key, request)
 
     def registration(self) -> Registration | None:
         """See :meth:`ControlPlane.registration`."""
@@ -181,6 +183,7 @@ def _launch() -> NoReturn:
         # First, so that a wrong token is named at once, whatever else does not work because of it.
         patient.check_versions()
         patient.check_enrolment()
+        ensure_certificate(settings, control_plane)
         _wait_for_dags(settings.dag_store)
         claim_name(
             patient,

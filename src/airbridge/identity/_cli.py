@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -15,8 +15,9 @@ from rich.table import Table
 
 from airbridge.credential import Credential
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError
+from airbridge.identity.authority import AUTHORITY_FILE, Authority, lifetime, load_authority
 from airbridge.identity.database import Database
-from airbridge.identity.model import Allowance, Worker, check_name
+from airbridge.identity.model import Allowance, Worker, check_name, duration
 from airbridge.identity.store import JOIN_LIFETIME, SCHEMA_VERSION, Cipher, WorkerStore, schema_version
 
 __all__ = ["app", "main"]
@@ -37,9 +38,9 @@ app.add_typer(edge, name="edge")
 
 _URI: Final = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _KEY: Final = "AIRFLOW__CORE__FERNET_KEY"
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DEFAULT_CONCURRENCY: Final = 8  # as an edge host's own default (WORKER_CONCURRENCY)
 _NEVER: Final = "never"
+_ISSUING: Final = Path("/secrets/issuing")  # where compose.yaml mounts the client CA
 _ENSURE_OVERLAP: Final = timedelta(hours=1)
 _LONGEST_OVERLAP: Final = timedelta(days=30)  # a rotation that never ends is none
 
@@ -78,15 +79,8 @@ def _list(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", text.strip())
-    if not match or int(match[1]) == 0:
-        raise SettingsError(f"'{text}' is no length of time", fix="a number and s, m, h, d or w, such as 90d")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
 def _end(expires: str | None) -> datetime | None:
-    return None if expires in (None, _NEVER) else datetime.now(UTC) + _duration(str(expires))
+    return None if expires in (None, _NEVER) else datetime.now(UTC) + duration(str(expires))
 
 
 def _say(line: str) -> None:
@@ -113,6 +107,7 @@ def _described(worker: Worker) -> dict[str, Any]:
         "expires": moment(worker.expires_at),
         "revoked": moment(worker.revoked_at),
         "last_seen": moment(worker.last_seen),
+        "certificate_expires": moment(worker.certificates[0].ends_at if worker.certificates else None),
     }
 
 
@@ -244,7 +239,17 @@ def _text(value: Any) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    shown = ("name", "state", "queues", "concurrency", "connections", "variables", "last_seen", "expires")
+    shown = (
+        "name",
+        "state",
+        "queues",
+        "concurrency",
+        "connections",
+        "variables",
+        "last_seen",
+        "expires",
+        "certificate_expires",
+    )
     table = Table(*(column.replace("_", " ") for column in shown), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_text(row[column]) for column in shown))
@@ -258,7 +263,7 @@ def rotate_command(
     as_json: _Json = False,
 ) -> None:
     """Print a new credential; the old one stays good for a while, so that no task is lost."""
-    length = _duration(overlap)
+    length = duration(overlap)
     if length > _LONGEST_OVERLAP:
         raise SettingsError(f"an overlap of {overlap} is too long", fix="30d at most")
     store = _store()
@@ -281,6 +286,40 @@ def join_token_command(name: _Name, as_json: _Json = False) -> None:
     token = store.new_join_token(name).text
     _say(f"join token for worker {name}, good once and for {JOIN_LIFETIME.total_seconds() / 60:.0f} minutes")
     _print_token(token, _known(store, name), "join token", as_json=as_json)
+
+
+@edge.command("certificate")
+def certificate_command(
+    name: _Name,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Print nothing while the worker has a good one.")
+    ] = False,
+) -> None:
+    """Print a new client certificate with its key, for a host that cannot ask for one itself (yet).
+
+    Hosts that join or are connected make their own keys and renew by themselves. The certificate before
+    this one stays good for ten minutes.
+    """
+    store, authority = _store(), _authority()
+    worker = _known(store, name)
+    if if_needed and worker.certificates:
+        ends = _described(worker)["certificate_expires"]
+        _say(f"worker {name} has a client certificate, good until {ends}")
+        return
+    issued, held = authority.issue_with_key(name, lifetime(os.environ))
+    store.add_certificate(issued)
+    _say(f"client certificate for worker {name}, good until {issued.not_after.isoformat(timespec='seconds')}")
+    typer.echo(held.text, nl=False)
+
+
+def _authority() -> Authority:
+    authority = load_authority(_ISSUING)
+    if authority is None:
+        raise SettingsError(
+            f"there is no client CA at {_ISSUING / AUTHORITY_FILE}",
+            fix="run it in the container of api-server or init, after make up",
+        )
+    return authority
 
 
 @edge.command("reencrypt")

@@ -56,6 +56,17 @@ _STEPS: Final = (
     );
     CREATE INDEX handed_out_handed_at ON airbridge.handed_out (handed_at);
     """,
+    """
+    CREATE TABLE airbridge.client_certificate (
+        serial     text PRIMARY KEY,
+        worker     text NOT NULL REFERENCES airbridge.worker (name) ON DELETE CASCADE,
+        issued_at  timestamptz NOT NULL DEFAULT now(),
+        not_after  timestamptz NOT NULL,
+        -- Before not_after where a newer one took its place, or the enrolment ended.
+        ends_at    timestamptz NOT NULL
+    );
+    CREATE INDEX client_certificate_worker ON airbridge.client_certificate (worker, issued_at);
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

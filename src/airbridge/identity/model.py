@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from airbridge.credential import WORKER_NAME, is_worker_name
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["EVERYTHING", "MAX_CONCURRENCY", "Allowance", "Worker", "check_name"]
+__all__ = [
+    "EVERYTHING",
+    "MAX_CONCURRENCY",
+    "Allowance",
+    "HeldCertificate",
+    "IssuedCertificate",
+    "Worker",
+    "check_name",
+    "duration",
+]
 
 EVERYTHING: Final = "*"
 """In a list of connections or variables: all of them. Said on purpose, never a default."""
@@ -26,6 +36,18 @@ _QUEUE = re.compile(r"[A-Za-z0-9_.-]+")
 _QUEUES_COLUMN: Final = 256
 # Airflow's own limit of the names of connections and variables.
 _LONGEST_NAME: Final = 250
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def duration(text: str) -> timedelta:
+    """Return the length of time that ``text`` says, such as ``90d``.
+
+    :raises SettingsError: it says none
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", text.strip())
+    if not match or int(match[1]) == 0:
+        raise SettingsError(f"'{text}' is no length of time", fix="a number and s, m, h, d or w, such as 90d")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
 def check_name(name: str) -> str:
@@ -99,6 +121,28 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A client certificate as it was signed, before anyone holds it."""
+
+    name: str
+    serial: str
+    """Decimal, as the gateway reports it."""
+    not_before: datetime
+    not_after: datetime
+    certificate: str
+    """PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCertificate:
+    """A client certificate on record."""
+
+    serial: str
+    ends_at: datetime
+    """Its expiry, or earlier when a newer one took its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """An enrolled worker."""
 
@@ -111,6 +155,8 @@ class Worker:
     last_seen: datetime | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """The secrets that are good now: none before it has joined, two while they are rotated."""
+    certificates: tuple[HeldCertificate, ...] = ()
+    """The client certificates that had not ended when this was read, the newest first."""
 
     def state(self, now: datetime) -> str:
         """Return ``revoked``, ``expired``, ``waiting`` (to join), ``rotating`` or ``enrolled``."""
@@ -119,3 +165,7 @@ class Worker:
         if self.expires_at is not None and self.expires_at <= now:
             return "expired"
         return ("waiting", "enrolled", "rotating")[min(len(self.secrets), 2)]
+
+    def holds_certificate(self, serial: str, now: datetime) -> bool:
+        """Return whether the client certificate with this serial number is one of the worker's, and good."""
+        return any(held.serial == serial and now < held.ends_at for held in self.certificates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
@@ -12,12 +12,11 @@ from airbridge.credential import Credential, JoinToken
 from airbridge.errors import AirbridgeError, RefusedError
 from airbridge.identity._cipher import Cipher
 from airbridge.identity._schema import SCHEMA_VERSION, migrate_schema, schema_version
-from airbridge.identity.model import Allowance, Worker, check_name
+from airbridge.identity.model import Allowance, HeldCertificate, Worker, check_name
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from airbridge.identity.database import Database
+    from airbridge.identity.model import IssuedCertificate
 
 __all__ = [
     "JOIN_LIFETIME",
@@ -32,12 +31,20 @@ __all__ = [
 JOIN_LIFETIME: Final = timedelta(hours=1)
 """How long a join token is good: the way from one terminal to another, not longer."""
 
+# How long the client certificate before the newest stays good: connections that are open still show it.
+_CERTIFICATE_OVERLAP: Final = timedelta(minutes=10)
+# How long the record of a certificate outlives it.
+_CERTIFICATES_KEPT: Final = timedelta(days=90)
+
 _WORKER = """
     SELECT w.name, w.queues, w.concurrency, w.connections, w.variables,
            w.created_at, w.expires_at, w.revoked_at, w.last_seen,
            ARRAY(SELECT s.encrypted FROM airbridge.worker_secret s
                  WHERE s.worker = w.name AND (s.ends_at IS NULL OR s.ends_at > now())
-                 ORDER BY s.id DESC LIMIT 2)
+                 ORDER BY s.id DESC LIMIT 2),
+           ARRAY(SELECT c.serial || ' ' || extract(epoch FROM c.ends_at) FROM airbridge.client_certificate c
+                 WHERE c.worker = w.name AND c.ends_at > now()
+                 ORDER BY c.issued_at DESC, c.ends_at DESC)
     FROM airbridge.worker w
 """
 
@@ -82,6 +89,12 @@ class WorkerStore:
         with self._database.cursor() as cursor:
             cursor.execute(f"{_WORKER} ORDER BY w.name")
             return [self._worker(row) for row in cursor.fetchall()]
+
+    def names(self) -> frozenset[str]:
+        """Return the name of every worker that was ever enrolled; cheap, for asking often."""
+        with self._database.cursor() as cursor:
+            cursor.execute("SELECT name FROM airbridge.worker")
+            return frozenset(name for (name,) in cursor.fetchall())
 
     def mark_seen(self, name: str) -> None:
         """Note that the worker proved itself now."""
@@ -133,6 +146,7 @@ class WorkerStore:
                     fix=f"airbridge edge update {name} changes what it may do; rotate gives it a new secret",
                 )
             self._forget_secrets(cursor, name)
+            self._end_certificates(cursor, name)
             cursor.execute("DELETE FROM airbridge.join_token WHERE worker = %s AND used_at IS NULL", (name,))
             if credential is not None:
                 self._add_secret(cursor, credential)
@@ -204,8 +218,20 @@ class WorkerStore:
                 "UPDATE airbridge.worker SET revoked_at = now() WHERE name = %s AND revoked_at IS NULL",
                 (name,),
             )
+            self._end_certificates(cursor, name)
             cursor.execute("DELETE FROM airbridge.join_token WHERE worker = %s AND used_at IS NULL", (name,))
             return row[0] is None
+
+    # --- client certificates ----------------------------------------------------------------------
+
+    def add_certificate(self, issued: IssuedCertificate) -> None:
+        """Record a client certificate, which makes it good; the one before ends a little later.
+
+        :raises RefusedError: no worker of this name is enrolled
+        """
+        with self._database.cursor() as cursor:
+            self._lock(cursor, issued.name)
+            self._add_certificate(cursor, issued)
 
     # --- joining --------------------------------------------------------------------------------
 
@@ -224,10 +250,11 @@ class WorkerStore:
             )
         return token
 
-    def join(self, token: JoinToken, client: str) -> Credential:
-        """Trade a join token for the worker's credential. What the worker held before ends now.
+    def join(self, token: JoinToken, client: str, issued: IssuedCertificate | None = None) -> Credential:
+        """Trade a join token for the worker's credential. The credential that it held before ends now.
 
         :param client: who asks, for the record
+        :param issued: its client certificate, recorded with it
         :raises JoinRefusedError: unknown, used, too old, or the worker is not enrolled (any more)
         """
         with self._database.cursor() as cursor:
@@ -254,6 +281,8 @@ class WorkerStore:
             )
             self._forget_secrets(cursor, token.name)
             self._add_secret(cursor, credential)
+            if issued is not None:
+                self._add_certificate(cursor, issued)
         return credential
 
     # --- inside a transaction ---------------------------------------------------------------------
@@ -264,7 +293,8 @@ class WorkerStore:
         return None if row is None else self._worker(row)
 
     def _worker(self, row: Any) -> Worker:
-        name, queues, concurrency, connections, variables, created, expires, revoked, seen, encrypted = row
+        (*enrolment, encrypted, held) = row
+        name, queues, concurrency, connections, variables, created, expires, revoked, seen = enrolment
         return Worker(
             name,
             Allowance(tuple(queues), concurrency, tuple(connections), tuple(variables)),
@@ -273,6 +303,7 @@ class WorkerStore:
             revoked,
             seen,
             tuple(self._cipher.decrypt(secret) for secret in encrypted),
+            tuple(_held(text) for text in held),
         )
 
     @staticmethod
@@ -294,6 +325,34 @@ class WorkerStore:
             "INSERT INTO airbridge.worker_secret (worker, encrypted) VALUES (%s, %s)",
             (credential.name, self._cipher.encrypt(credential.secret)),
         )
+
+    @staticmethod
+    def _end_certificates(cursor: Any, name: str) -> None:
+        cursor.execute(
+            "UPDATE airbridge.client_certificate SET ends_at = now() WHERE worker = %s AND ends_at > now()",
+            (name,),
+        )
+
+    @staticmethod
+    def _add_certificate(cursor: Any, issued: IssuedCertificate) -> None:
+        cursor.execute(
+            "UPDATE airbridge.client_certificate SET ends_at = least(ends_at, now() + %s) WHERE worker = %s",
+            (_CERTIFICATE_OVERLAP, issued.name),
+        )
+        cursor.execute(
+            "DELETE FROM airbridge.client_certificate WHERE worker = %s AND not_after < now() - %s",
+            (issued.name, _CERTIFICATES_KEPT),
+        )
+        cursor.execute(
+            "INSERT INTO airbridge.client_certificate (serial, worker, not_after, ends_at)"
+            " VALUES (%s, %s, %s, %s)",
+            (issued.serial, issued.name, issued.not_after, issued.not_after),
+        )
+
+
+def _held(text: str) -> HeldCertificate:
+    serial, _, ends = text.partition(" ")
+    return HeldCertificate(serial, datetime.fromtimestamp(float(ends), UTC))
 
 
 def _unknown(name: str) -> RefusedError:

@@ -16,13 +16,15 @@ from airbridge.controlplane._audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.controlplane._s3_rules import S3Layout
 from airbridge.credential import Credential, JoinToken
-from airbridge.identity.model import Allowance, Worker
+from airbridge.identity.model import Allowance, HeldCertificate, Worker
 from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.identity.jobs import Job, JobKey, RunningTask
+    from airbridge.identity.model import IssuedCertificate
 
 __all__ = [
     "INTERNAL_SECRET",
@@ -64,6 +66,7 @@ class Enrolments:
         self.asked: list[str] = []
         self.seen: list[str] = []
         self.join_tokens: set[str] = set()
+        self.listed = 0
 
     def find(self, name: str) -> Worker | None:
         """See :meth:`airbridge.identity.store.WorkerStore.find`."""
@@ -74,14 +77,27 @@ class Enrolments:
         """See :meth:`airbridge.identity.store.WorkerStore.mark_seen`."""
         self.seen.append(name)
 
-    def join(self, token: JoinToken, client: str) -> Credential:
+    def names(self) -> frozenset[str]:
+        """See :meth:`airbridge.identity.store.WorkerStore.names`."""
+        self.listed += 1
+        return frozenset(self.workers)
+
+    def join(self, token: JoinToken, client: str, issued: IssuedCertificate | None = None) -> Credential:
         """See :meth:`airbridge.identity.store.WorkerStore.join`."""
         if token.text not in self.join_tokens:
             raise JoinRefusedError("join_token_unknown")
         self.join_tokens.remove(token.text)
         credential = Credential.new(token.name)
         self.workers[token.name] = worker(token.name, credential.secret)
+        if issued is not None:
+            self.add_certificate(issued)
         return credential
+
+    def add_certificate(self, issued: IssuedCertificate) -> None:
+        """See :meth:`airbridge.identity.store.WorkerStore.add_certificate`."""
+        before = self.workers[issued.name]
+        held = (HeldCertificate(issued.serial, issued.not_after), *before.certificates)
+        self.workers[issued.name] = replace(before, certificates=held)
 
 
 @dataclass(slots=True)
@@ -110,10 +126,16 @@ class Ledger:
 
 
 def door_before(
-    app: Callable[..., Awaitable[None]], enrolments: Enrolments, ledger: Ledger, audit: Audit | None = None
+    app: Callable[..., Awaitable[None]],
+    enrolments: Enrolments,
+    ledger: Ledger,
+    audit: Audit | None = None,
+    certificates: ClientCertificates | None = None,
 ) -> EdgeMiddleware:
     """The middleware before ``app``."""
     guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET, LAYOUT)  # type: ignore[arg-type]
+    if certificates is not None:
+        guard = replace(guard, certificates=certificates)
     return EdgeMiddleware(app, guard, audit or Audit(CollectorRegistry()))
 
 

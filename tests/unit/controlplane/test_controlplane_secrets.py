@@ -21,7 +21,10 @@ from airbridge.errors import AirbridgeError, SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-AUDIENCES = sorted({audience for secret in SECRETS for audience in secret.audiences})
+PUBLIC = [secret.public for secret in SECRETS if secret.public]
+AUDIENCES = sorted(
+    {audience for secret in SECRETS for audience in secret.audiences} | {part.audience for part in PUBLIC}
+)
 NAMES = [secret.name for secret in SECRETS]
 
 
@@ -56,6 +59,7 @@ def _pem(key: object) -> str:
 def test_first_start_makes_every_secret_for_each_of_its_audiences(root: Path) -> None:
     lines = _ensure(root)
     expected = {f"{audience}/{secret.name}" for secret in SECRETS for audience in secret.audiences}
+    expected |= {f"{part.audience}/{part.name}" for part in PUBLIC}
     assert set(_files(root)) == expected
     assert {line.split(":")[0] for line in lines} == expected
     assert all(line.endswith("made (generated)") for line in lines)

@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.unit.controlplane.edge_requests import Enrolments, Ledger, door_before, worker
 
+from airbridge.controlplane._client_certificates import ClientCertificates
 from airbridge.credential import Credential
 from airbridge.edge._control_plane import Versions
+from airbridge.identity.authority import Authority as ClientAuthority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +131,13 @@ class Plane:
         self.workers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.enrolments = Enrolments(worker(WORKER, SECRET))
-        self._middleware = door_before(self._routes, self.enrolments, Ledger())
+        self.authority = ClientAuthority.new()
+        self.issues_certificates(True)
+
+    def issues_certificates(self, does: bool) -> None:
+        """Let it have a client CA, or none."""
+        certificates = ClientCertificates(authority=self.authority if does else None)
+        self._middleware = door_before(self._routes, self.enrolments, Ledger(), certificates=certificates)
 
     def heartbeat(self, name: str = WORKER, state: str = "idle", age: float = 0.0) -> None:
         """Note a heartbeat of a worker, ``age`` seconds ago."""

@@ -61,8 +61,16 @@ def _one_fails(findings, name, *words, not_run=()):
     return finding
 
 
-BEHIND_TLS = ("clock", "endpoint get", "token", "versions", "endpoint post", "uplink post")
-BEHIND_CHAIN = ("endpoint get", "token", "versions", "endpoint post", "uplink post")
+BEHIND_TLS = (
+    "clock",
+    "endpoint get",
+    "token",
+    "versions",
+    "endpoint post",
+    "uplink post",
+    "client certificate",
+)
+BEHIND_CHAIN = ("endpoint get", "token", "versions", "endpoint post", "uplink post", "client certificate")
 
 
 def test_everything_passes_on_a_healthy_edge_host(healthy, s3):
@@ -159,7 +167,7 @@ def test_small_clock_difference_passes(healthy, plane):
 
 def test_wrong_token_fails_with_the_setting_to_correct(healthy):
     healthy(CONTROL_PLANE_TOKEN="north-1." + "w" * 64)
-    not_run = ("versions", "endpoint post", "uplink post")
+    not_run = ("versions", "endpoint post", "uplink post", "client certificate")
     _one_fails(_diagnose(), "token", "token_invalid", "CONTROL_PLANE_TOKEN", not_run=not_run)
 
 
@@ -172,7 +180,7 @@ def test_other_airflow_version_fails_versions_only(healthy, plane):
 def test_other_airbridge_version_that_the_control_plane_refuses_fails_versions(healthy):
     healthy()
     findings = {f.check: f for f in diagnose(dataclasses.replace(VERSIONS, airbridge="9.9.9"))}
-    not_run = ("token", "endpoint post", "uplink post")
+    not_run = ("token", "endpoint post", "uplink post", "client certificate")
     _one_fails(findings, "versions", "9.9.9", not_run=not_run)
     assert findings["token"].value == "not run: needs versions"
 
@@ -182,7 +190,7 @@ def test_gateway_without_its_api_server_fails_the_get(healthy, servers, plane, a
     down = type(plane)()
     down.status = 502
     os.environ["CONTROL_PLANE_URL"] = f"https://127.0.0.1:{servers.start(down, authority.issue())}"
-    not_run = ("token", "versions", "endpoint post", "uplink post")
+    not_run = ("token", "versions", "endpoint post", "uplink post", "client certificate")
     _one_fails(_diagnose(), "endpoint get", "502", "make status", not_run=not_run)
 
 
@@ -191,7 +199,7 @@ def test_other_web_server_fails_the_get(healthy, servers, plane, authority):
     other = type(plane)()
     other.status = 200
     os.environ["CONTROL_PLANE_URL"] = f"https://127.0.0.1:{servers.start(other, authority.issue())}"
-    not_run = ("token", "versions", "endpoint post", "uplink post")
+    not_run = ("token", "versions", "endpoint post", "uplink post", "client certificate")
     _one_fails(_diagnose(), "endpoint get", "CONTROL_PLANE_URL", not_run=not_run)
 
 
@@ -206,7 +214,7 @@ def test_changed_body_of_a_post_fails_the_posts(healthy, plane):
 
 def test_missing_uplink_fails_what_goes_through_it(healthy):
     healthy(UPLINK_URL=f"http://127.0.0.1:{free_port()}")
-    not_run = ("uplink post", "s3 read", "s3 write")
+    not_run = ("uplink post", "client certificate", "s3 read", "s3 write")
     _one_fails(_diagnose(), "uplink get", "uplink", "compose.edge.yaml", not_run=not_run)
 
 
@@ -214,7 +222,7 @@ def test_uplink_that_reaches_nothing_points_at_its_log(healthy, servers, plane):
     cut = type(plane)()
     cut.status = 502
     healthy(UPLINK_URL=f"http://127.0.0.1:{servers.start(cut)}")
-    not_run = ("uplink post", "s3 read", "s3 write")
+    not_run = ("uplink post", "client certificate", "s3 read", "s3 write")
     _one_fails(_diagnose(), "uplink get", "502", "see its log", "CONTROL_PLANE_CA_FILE", not_run=not_run)
 
 

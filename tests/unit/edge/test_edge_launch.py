@@ -12,7 +12,8 @@ import sys
 import sysconfig
 import threading
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ import pytest
 from tests.unit.controlplane.edge_requests import worker as enrolled
 from tests.unit.edge.edge_servers import SECRET, WORKER, free_port
 
+from airbridge.client_certificate import ClientCertificate
 from airbridge.credential import Credential, JoinToken
+from airbridge.edge._client_certificate import keep_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +127,11 @@ def host(tmp_path, installed):
 def joined(edge_host, servers, plane):
     """An edge host whose uplink reaches the control plane."""
     edge_host(UPLINK_URL=f"http://127.0.0.1:{servers.start(plane)}")
+    # It asks for a client certificate when it has none, which most tests here are not about.
+    _, held = plane.authority.issue_with_key(WORKER, timedelta(days=30))
+    state = Path(os.environ["EDGE_STATE_DIR"])
+    state.mkdir(exist_ok=True)
+    keep_certificate(held, state)
     return plane
 
 
@@ -396,3 +404,48 @@ def test_killed_worker_is_succeeded_without_waiting_for_the_control_plane(host, 
         "starting the edge worker",
     ]
     assert lines[0]["silent_s"] >= 2, "two heartbeats of 1 s"
+
+
+def _certificate() -> ClientCertificate:
+    return ClientCertificate.parse(Path(os.environ["EDGE_STATE_DIR"], "client.pem").read_text())
+
+
+def test_host_without_a_client_certificate_asks_for_one(host, joined):
+    Path(os.environ["EDGE_STATE_DIR"], "client.pem").unlink()
+    host.launch()
+    host.started()
+    held = _certificate()
+    assert held.name == WORKER
+    assert [one.serial for one in joined.enrolments.workers[WORKER].certificates] == [held.serial]
+
+
+def test_certificate_that_is_due_is_replaced_at_the_start_and_a_young_one_is_not(host, joined):
+    young = _certificate()
+    host.launch()
+    host.started()
+    assert _certificate() == young
+    host.stop()
+    old = replace(young, not_before=young.not_before - timedelta(days=100))
+    keep_certificate(old, Path(os.environ["EDGE_STATE_DIR"]))
+    host.launch()
+    host.started()
+    assert _certificate().serial != young.serial
+
+
+def test_joining_brings_a_certificate_whose_key_was_made_here(host, joined):
+    join = JoinToken.new(WORKER)
+    joined.enrolments.join_tokens.add(join.text)
+    host.launch(CONTROL_PLANE_TOKEN=join.text)
+    host.started()
+    held = _certificate()
+    assert held.serial in {one.serial for one in joined.enrolments.workers[WORKER].certificates}
+    assert Path(os.environ["EDGE_STATE_DIR"], "client.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_control_plane_without_a_client_ca_stops_nobody(host, joined):
+    Path(os.environ["EDGE_STATE_DIR"], "client.pem").unlink()
+    joined.issues_certificates(False)
+    process = host.launch()
+    host.started()
+    line = next(line for line in _logged(process) if line["event"] == "no new client certificate")
+    assert "client CA" in line["error"]

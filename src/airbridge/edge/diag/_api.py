@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
 
+from airbridge.edge._client_certificate import current_certificate
 from airbridge.edge._control_plane import VERSION_HEADER, VERSION_MISMATCH, Versions, refusal
 from airbridge.edge.diag._model import Check, Context, Failed, NotRun
 from airbridge.edge.diag._network import trust
@@ -15,6 +18,7 @@ from airbridge.edge.token import API_PREFIX, request_headers
 
 __all__ = ["API_CHECKS"]
 
+_DAY_S: Final = 86_400
 _CLOSED: Final = "look at the gateway's log; a firewall or proxy between may cut HTTPS after the handshake"
 _NO_UPLINK: Final = "start the uplink: docker compose -f compose.edge.yaml up -d uplink"
 _NOT_READY: Final = "look at the control plane: make status, then the log of api-server"
@@ -140,6 +144,35 @@ def _versions(context: Context) -> str:
     return f"AirBridge {here.airbridge}, Airflow {here.airflow}, edge provider {here.edge_provider}"
 
 
+def _client_certificate(context: Context) -> str:
+    """What this host would show, whether the uplink does, and whether anyone asks for it."""
+    try:
+        response = _send(context, context.settings.uplink_url, "GET", "certificate")
+    except httpx.HTTPError as error:
+        raise _no_answer(context, context.settings.uplink_url, error) from None
+    if refused := refusal(response):
+        raise Failed(f"refused: {refused[1]} ({refused[0]})", refused[2])
+    if not response.is_success:
+        raise Failed(f"HTTP {response.status_code} to a question about it", _NOT_READY)
+    answer = _body(response)
+    required = answer.get("required") == "yes"
+    found = current_certificate(os.environ)
+    if found is None:
+        # A control plane that required one would have refused the question.
+        return "none, and none is required"
+    held = found[1]
+    days = (held.not_after - datetime.now(UTC)).total_seconds() / _DAY_S
+    value = f"{days:.1f} days to expiry, {'required' if required else 'not required'}"
+    if held.is_overdue(datetime.now(UTC)):
+        raise Failed(
+            f"{value}: it should have been renewed by now",
+            "see the log of edge-worker; airbridge-edge renew in it tries at once",
+        )
+    if required and answer.get("serial") != held.serial:
+        raise Failed(f"{value}: the uplink shows another one", "see the log of uplink, and start it anew")
+    return value
+
+
 API_CHECKS: Final = (
     Check("endpoint get", _get, needs=("tls chain",)),
     Check("token", _token, needs=("endpoint get",)),
@@ -147,4 +180,5 @@ API_CHECKS: Final = (
     Check("endpoint post", _post, needs=("token",)),
     Check("uplink get", _uplink_get, needs=("settings",)),
     Check("uplink post", _uplink_post, needs=("uplink get", "token")),
+    Check("client certificate", _client_certificate, needs=("uplink get", "token")),
 )

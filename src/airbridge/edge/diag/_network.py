@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import ssl
 import time
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
+from airbridge.edge._client_certificate import current_certificate
 from airbridge.edge.diag._model import Check, Context, Failed
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ _WRONG_NAME: Final = {62, 64}
 
 
 def trust(settings: EdgeSettings) -> ssl.SSLContext:
-    """Return the TLS client that an edge host uses: its CA file, or the system's CAs."""
+    """Return the TLS client that an edge host uses: its CA file or the system's CAs, its own certificate."""
     context = ssl.create_default_context(cafile=settings.control_plane_ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if found := current_certificate(os.environ):
+        context.load_cert_chain(found[0])
     return context
 
 
