@@ -13,14 +13,18 @@ class Refusal(Exception):
         reason: a stable code; the worker's side knows some of them, the audit log and the metric all.
         message: for a person, and no oracle: a stranger's is the same whatever was wrong.
         audited: what the audit log is told instead of ``reason``, where that is more than outsiders may know.
+        correlation: id of the attempt at a task that it is about, for the audit log.
     """
 
-    def __init__(self, status: int, reason: str, message: str, *, audited: str = "") -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, *, audited: str = "", correlation: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.audited = audited or reason
+        self.correlation = correlation
 
     def with_status(self, status: int) -> Refusal:
         """Return the same with another status."""
-        return Refusal(status, self.reason, str(self), audited=self.audited)
+        return Refusal(status, self.reason, str(self), audited=self.audited, correlation=self.correlation)

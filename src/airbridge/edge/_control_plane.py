@@ -205,13 +205,16 @@ class ControlPlane:
                 fix=_REFUSAL_FIXES["concurrency_not_allowed"],
             )
 
-    def join(self, token: JoinToken) -> Credential:
-        """Trade ``token`` for this worker's credential. The control plane takes it once.
+    def join(self, token: JoinToken, proof: str) -> Credential:
+        """Trade ``token`` for this worker's credential. The control plane takes it from one host only.
 
+        :param proof: says that this host is the one that asked before
         :raises RefusedError: it does not take it
         :raises UnreachableError: it gave no answer
         """
-        response = self._ask("POST", API_PREFIX, "join", json={"token": token.text}, signed=False)
+        response = self._ask(
+            "POST", API_PREFIX, "join", json={"token": token.text, "proof": proof}, signed=False
+        )
         try:
             return Credential.parse(str(_body(response).get("credential")))
         except ValueError:

@@ -75,9 +75,9 @@ class _Patient:
         """See :meth:`ControlPlane.check_enrolment`."""
         self._retrying(self._control_plane.check_enrolment)
 
-    def join(self, token: JoinToken) -> Credential:
+    def join(self, token: JoinToken, proof: str) -> Credential:
         """See :meth:`ControlPlane.join`."""
-        return self._retrying(self._control_plane.join, token)
+        return self._retrying(self._control_plane.join, token, proof)
 
     def registration(self) -> Registration | None:
         """See :meth:`ControlPlane.registration`."""
