@@ -121,15 +121,17 @@ class EdgeMiddleware:
             return
         path = _route_path(scope)
         through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
-        if not through_the_edge_door and (not path.startswith(_OURS) or _is_for_people(scope, path)):
-            if path.startswith(_EXECUTION_API):
-                await self._pass_by(self._request(scope, path, receive, send))
-            else:
-                await self._app(scope, receive, send)  # which authenticates by itself
+        inside = not through_the_edge_door and path.startswith(_EXECUTION_API)
+        ours = path.startswith(_OURS) and not _is_for_people(scope, path)
+        if not (through_the_edge_door or ours or inside):
+            await self._app(scope, receive, send)  # which authenticates by itself
             return
         request = self._request(scope, path, receive, send)
         try:
-            await self._serve(request, request.exchange.send, through_the_edge_door=through_the_edge_door)
+            if inside:
+                await self._pass_by(request)
+            else:
+                await self._serve(request, request.exchange.send, through_the_edge_door=through_the_edge_door)
         except Refusal as refusal:
             await self._refuse(request, refusal, send)
         except (UnreachableError, IntegrityError) as error:
@@ -143,13 +145,21 @@ class EdgeMiddleware:
         return _Request(scope, path, receive, exchange)
 
     async def _pass_by(self, request: _Request) -> None:
-        """Hand on the call of a task on the control plane's own network: Airflow's alone, and logged."""
-        with contextlib.suppress(Refusal):  # Airflow refuses it by itself
-            request.exchange.is_about(str(task_instance_of(request.only_header(b"authorization") or "")))
+        """Hand on the call of a task on the control plane's own network, which is Airflow's to verify.
+
+        Not that of a task on an edge host: it comes through the edge door, or its token was stolen.
+        """
         try:
-            await self._app(request.scope, request.receive, request.exchange.send)
-        finally:
-            request.exchange.end()
+            task_instance = task_instance_of(request.only_header(b"authorization") or "")
+        except Refusal:
+            pass  # Airflow refuses it by itself
+        else:
+            request.claimed = str(task_instance)
+            guard = self._guard
+            if guard and await self._in_thread(lambda: guard.jobs.task(task_instance)) is not None:
+                raise Refusal(403, "task_not_here", "a task of an edge host calls through its uplink")
+            request.exchange.is_about(request.claimed)
+        await self._app(request.scope, request.receive, request.exchange.send)
 
     async def _serve(self, request: _Request, send: Send, *, through_the_edge_door: bool) -> None:
         path = request.path

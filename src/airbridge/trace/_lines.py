@@ -15,8 +15,10 @@ __all__ = ["TASK_LOG", "Step", "container_steps", "task_steps"]
 
 TASK_LOG: Final = "task log"
 
-# `docker compose logs --timestamps --no-color`.
-_LINE: Final = re.compile(r"(?P<service>[a-z0-9-]+?)-[0-9]+ +\| (?P<time>[0-9T:.-]+Z) (?P<text>.*)")
+# `docker compose logs --timestamps --no-color`, which clears the terminal's line all the same (2.26).
+_LINE: Final = re.compile(
+    r"(?:\x1b\[2K)?(?P<service>[a-z0-9-]+?)-[0-9]+ +\| (?P<time>[0-9T:.-]+Z) (?P<text>.*)"
+)
 _NOT_DETAILS: Final = frozenset({"event", "level", "timestamp", "logger", "logger_name", "correlation_id"})
 _MS: Final = 1000
 

@@ -125,8 +125,16 @@ def test_task_call_carries_the_id_of_its_token(rig: Rig) -> None:
 
 
 def test_task_on_the_control_plane_is_logged_without_a_worker(rig: Rig) -> None:
-    rig.execute(f"task-instances/{ATTEMPT}/run")
+    rig.ledger.tasks.clear()  # no job of an edge worker
+    assert _header(rig.execute(f"task-instances/{ATTEMPT}/run")) == str(ATTEMPT)
     assert (rig.lines[0]["worker"], rig.lines[0]["correlation_id"]) == ("", str(ATTEMPT))
+
+
+def test_token_of_an_edge_task_works_through_the_edge_door_only(rig: Rig) -> None:
+    """As if it had been stolen, and shown at the door of people."""
+    answer = rig.execute("connections/warehouse")
+    assert (answer.status, answer.json["reason"]) == (403, "task_not_here")
+    assert rig.asked == []
 
 
 def test_refusal_tells_the_log_whose_attempt_it_was_and_not_the_caller(

@@ -46,7 +46,7 @@ def _documents(folder: Path) -> list[str]:
     }
     worker = {"event": "Launched", "level": "info", "correlation_id": MINE, "pid": 7}
     (folder / "control.log").write_text(
-        f"gateway-1     | 2026-11-21T16:26:57.123456789Z {json.dumps(gateway)}\n"
+        f"\x1b[2Kgateway-1     | 2026-11-21T16:26:57.123456789Z {json.dumps(gateway)}\n"
         f"api-server-1  | 2026-11-21T16:26:57.1Z {json.dumps(access)}\n"
         f"api-server-1  | 2026-11-21T16:26:57.2Z {json.dumps({**access, 'correlation_id': OTHER})}\n"
         "no line of compose\n"
