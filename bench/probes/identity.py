@@ -1,4 +1,4 @@
-"""Runs inside the api-server's container: what identity costs a request, and how soon a revocation is in force.
+"""Runs in the api-server's container: what identity costs a request, how soon a revocation is in force.
 
 Two ways to the same edge API, asked in turn over kept-alive connections:
 
@@ -117,9 +117,7 @@ def _cost(store: WorkerStore, ca: str, requests: int) -> dict[str, dict[str, lis
     try:
         door = _door(ca, _enrolled(store, _NAME))
         # Airflow's validator asks for no issuer here.
-        bypass = _Way(
-            http.client.HTTPConnection("127.0.0.1", _PORT, timeout=30), Credential(_NAME, internal)
-        )
+        bypass = _Way(http.client.HTTPConnection("127.0.0.1", _PORT, timeout=30), Credential(_NAME, internal))
         _until_ready(door, "POST", f"worker/{_NAME}", {**state, "state": "starting"})
         samples: dict[str, dict[str, list[float]]] = {}
         for kind, call in kinds.items():
@@ -156,7 +154,7 @@ def _revocations(store: WorkerStore, ca: str, count: int) -> list[float]:
 
 
 def _until_ready_version(way: _Way) -> None:
-    """The worker's requests pass, the last of them just now: the enrolment is remembered as freshly as can be."""
+    """Its requests pass, the last of them just now: its enrolment is remembered as freshly as can be."""
     for _ in range(3):
         if way.ask("GET", "version", None, "/airbridge/v1/")[1] != http.client.OK:
             sys.exit("a worker that is enrolled is refused")

@@ -1,4 +1,4 @@
-"""What somebody who took an edge host over has: everything on its disk, in its memory's reach, and on its wire."""
+"""What somebody who took an edge host over has: all on its disk, in its memory's reach, and on its wire."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ served to the edge door.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
