@@ -31,7 +31,7 @@ _FILES = (
 # Long enough to be a secret, of the characters that secrets are made of.
 _SECRET_LIKE = re.compile(r"[A-Za-z0-9_.+/=:-]{12,4096}")
 # What a search through files turns up a thousand times and is none: paths, addresses, module names.
-_NO_SECRET = re.compile(r"[a-z_]+(?:[./:-][A-Za-z0-9_]+)*|/.*|https?:.*|[0-9.:+TZ-]+|[A-Z_]+=?")
+_NO_SECRET = re.compile(r"(?!.{60})[a-z_]+(?:[./:-][A-Za-z0-9_]+)*|/.*|https?:.*|[0-9.:+TZ-]+|[A-Z_]+=?")
 
 
 @dataclass(slots=True)
