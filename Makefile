@@ -42,7 +42,7 @@ export BASE_IMAGE
 endif
 
 ##@ Run
-.PHONY: up down destroy status logs password
+.PHONY: up down destroy status logs trace password
 up: ## From a fresh clone to a task that ran on an edge host; safe to repeat
 	@scripts/up.sh
 down: ## Stop the control plane and the edge hosts on this machine; all data stays; [TIMEOUT=s]
@@ -53,6 +53,8 @@ status: ## What runs, and how it is
 	@scripts/status.sh
 logs: ## Logs; SERVICE="scheduler gateway", NAME=local, TAIL=200, FOLLOW=1
 	@scripts/logs.sh
+trace: ## The whole way of an attempt at a task, through all logs; ID=... or TASK=DAG/RUN/TASK [JSON=1]
+	@scripts/trace.sh
 password: ## Print the admin password of the web UI, and nothing else
 	@scripts/password.sh
 
@@ -98,7 +100,7 @@ lint: venv ## ruff, mypy, shellcheck, hadolint, docker compose config
 	@scripts/lint.sh
 format: venv ## Lay out the Python code as lint wants it
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
-bench: venv ## Measure, results to bench/results/; [ONLY="cold idle latency visible releases scale"] [ARGS="--quick --keep"]
+bench: venv ## Measure, results to bench/results/; [ONLY="cold idle latency visible releases scale identity"] [ARGS="--quick --keep"]
 	@scripts/bench.sh
 
 ##@ Single steps

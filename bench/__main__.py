@@ -20,7 +20,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airbridge.errors import AirbridgeError, UnreachableError
-from bench import _cold, _idle, _latency, _releases, _scale, _visible
+from bench import _cold, _identity, _idle, _latency, _releases, _scale, _visible
 from bench._facts import code_facts, is_quiet, wait_for_quiet
 from bench._progress import say
 from bench._render import render
@@ -44,6 +44,7 @@ class _What(enum.StrEnum):
     visible = "visible"
     releases = "releases"
     scale = "scale"
+    identity = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class _Sizes:
     mapped_runs: int = 3
     copies: int = 20
     publishes: int = 30
+    requests: int = 400
+    revocations: int = 20
     packages: int = 200
     files: int = 50
     settle_s: int = 60
@@ -71,6 +74,8 @@ _QUICK = _Sizes(
     mapped_runs=1,
     copies=2,
     publishes=2,
+    requests=20,
+    revocations=2,
     packages=4,
     files=5,
     settle_s=5,
@@ -109,6 +114,14 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             Target("lists of an unchanged pass", numbers["lists_allowed"], ours["unchanged_requests"], ""),
             Target("files moved by a change of one", 1, ours["change_moved_files"], ""),
             Target("memory of dag-sync", 150, ours["memory_mib"], "MiB"),
+        )
+    if what == _What.identity:
+        return (
+            *(
+                Target(f"gateway and middleware add to a {kind}, p95", 5, cost["added_p95_ms"], "ms")
+                for kind, cost in numbers["cost"].items()
+            ),
+            Target("revocation in force for new requests, p95", 1000, numbers["revocation_ms"]["p95"], "ms"),
         )
     if what in (_What.idle, _WORKED):
         when = ", after work" if what == _WORKED else ""
@@ -189,6 +202,13 @@ class _Runner:
                     _What.releases,
                     lambda **settings: _releases.measure(running, **settings),
                     publishes=sizes.publishes,
+                )
+            if _What.identity in wanted:
+                self.take(
+                    _What.identity,
+                    lambda **settings: _identity.measure(running, **settings),
+                    requests=sizes.requests,
+                    revocations=sizes.revocations,
                 )
             if _What.idle in wanted and wanted & {_What.latency, _What.visible, _What.releases}:
                 take_idle(_WORKED)

@@ -136,12 +136,31 @@ def _scale(result: Measurement) -> list[str]:
     return [*lines, f"dag-sync held at most {ours['memory_mib']} MiB of memory.", ""]
 
 
+def _identity(result: Measurement) -> list[str]:
+    lines = [
+        "The same edge request in turn through gateway and middleware with a worker's credential, and",
+        "straight to the edge API without them, over kept-alive connections; milliseconds:",
+        "",
+    ]
+    rows: list[tuple[object, ...]] = []
+    for kind, cost in result.numbers["cost"].items():
+        rows += [
+            _row(f"{kind}: through the door", cost["door_ms"]),
+            _row(f"{kind}: without it", cost["bypass_ms"]),
+            _row(f"{kind}: difference of each pair", cost["pairs_ms"]),
+        ]
+    lines += _table(("", *_HEAD), rows)
+    lines += ["Milliseconds from a revocation until a request is refused, asked every 20 ms:", ""]
+    return lines + _table(("", *_HEAD), [_row("revocation", result.numbers["revocation_ms"])])
+
+
 _SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
     "cold": ("From a fresh clone to a green task", _cold),
     "latency": ("Queued to running, tasks per minute", _latency),
     "visible": ("From S3 to the API", _visible),
     "releases": ("From a publish to the API and the edge", _releases),
     "scale": ("Ten thousand files", _scale),
+    "identity": ("What identity costs, and how soon it ends", _identity),
     "idle": ("Idle memory and CPU", _idle),
     "worked": ("Idle again, after the tasks and DAGs of the other measures", _idle),
 }

@@ -16,7 +16,15 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-__all__ = ["JOIN_PREFIX", "WORKER_NAME", "Credential", "JoinToken", "is_worker_name"]
+__all__ = [
+    "JOIN_PREFIX",
+    "WORKER_NAME",
+    "Credential",
+    "JoinToken",
+    "checked_proof",
+    "is_worker_name",
+    "new_proof",
+]
 
 WORKER_NAME: Final = "[a-z0-9][a-z0-9-]{0,62}"
 """Pattern of a worker's name: a DNS label, because it is the host name of the worker's container as well."""
@@ -43,6 +51,24 @@ def _split(text: str) -> tuple[str, str]:
 
 def _new_secret() -> str:
     return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def new_proof() -> str:
+    """Return a random secret that a joining host sends with its join token.
+
+    Who sends both again is the same host, which did not get the answer.
+    """
+    return _new_secret()
+
+
+def checked_proof(text: str) -> str:
+    """Return ``text``, which may be empty.
+
+    :raises ValueError: it is not what :func:`new_proof` makes
+    """
+    if text and not _SECRET.fullmatch(text):
+        raise ValueError("is no proof")
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ argparse and late imports, because the health checks among these run every few s
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     health.add_argument("service", choices=[*_CHECKED, "collector"])
     show = commands.add_parser("show", help="print one secret and nothing else")
     show.add_argument("name")
+    attempts = commands.add_parser("attempts", help="print attempts at a task, with their logs, as JSON")
+    attempts.add_argument("asked", help="a correlation id, or DAG/RUN/TASK[/MAP INDEX]")
     options = parser.parse_args(arguments)
     try:
         _run(options)
@@ -69,6 +72,10 @@ def _run(options: argparse.Namespace) -> None:
         from airbridge.controlplane._secrets import read_secret
 
         print(read_secret(_SECRETS_ROOT, options.name))
+    elif options.command == "attempts":
+        from airbridge.controlplane._attempts import attempts
+
+        print(json.dumps(attempts(options.asked)))
 
 
 if __name__ == "__main__":

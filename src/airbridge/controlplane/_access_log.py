@@ -1,7 +1,6 @@
-"""Keeps the gateway's questions about S3 out of the api-server's access log.
+"""Keeps the requests that the edge door logs by itself out of the api-server's access log.
 
-Each edge host asks S3 about once a second, and the gateway logs every request itself. What is refused is in
-the audit log as well; what is granted is no news.
+Each of them has a structured line that says more (see ``_correlation``), and the gateway logs it as well.
 """
 
 from __future__ import annotations
@@ -9,23 +8,22 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-__all__ = ["hide_granted_questions"]
+__all__ = ["hide_edge_requests"]
 
 _LOGGER: Final = "uvicorn.access"
-_QUESTION: Final = "/airbridge/v1/s3-auth"
-_OK: Final = 200
+_LOGGED_ELSEWHERE: Final = ("/edge_worker/", "/airbridge/", "/execution/")
 
 
 class _Filter(logging.Filter):
-    """Drops ``client, method, path, version, status`` of questions that were answered with yes."""
+    """Drops ``client, method, path, version, status`` of requests that have a line of their own."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         match record.args:
-            case (_, _, str(path), _, int(status)):
-                return not (status == _OK and path.startswith(_QUESTION))
+            case (_, _, str(path), _, int()):
+                return not path.startswith(_LOGGED_ELSEWHERE)
         return True
 
 
-def hide_granted_questions() -> None:
+def hide_edge_requests() -> None:
     """Start doing so in this process."""
     logging.getLogger(_LOGGER).addFilter(_Filter())

@@ -68,8 +68,21 @@ class Audit:
             registry=registry,
         )
 
-    def refused(self, reason: str, *, worker: str, method: str, path: str, client: str, detail: str) -> None:
-        """Note one refusal. ``worker`` is empty where nobody was proved."""
+    def refused(
+        self,
+        reason: str,
+        *,
+        worker: str,
+        method: str,
+        path: str,
+        client: str,
+        detail: str,
+        correlation_id: str = "",
+    ) -> None:
+        """Note one refusal. ``worker`` is empty where nobody was proved.
+
+        :param correlation_id: of the attempt at a task that the request was about, where it was about one
+        """
         self._refusals.labels(reason).inc()
         self.sum_up()
         with self._lock:
@@ -86,6 +99,7 @@ class Audit:
             method=method,
             path=path[:_LONGEST],
             client=client,
+            **({"correlation_id": correlation_id} if correlation_id else {}),
         )
 
     def sum_up(self) -> None:

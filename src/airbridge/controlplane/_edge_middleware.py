@@ -23,7 +23,8 @@ from airbridge.controlplane._client_certificates import (
     ClientCertificates,
     described,
 )
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, job_of_fetch, needs_body
+from airbridge.controlplane._correlation import Exchange
+from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_token,
@@ -32,17 +33,19 @@ from airbridge.controlplane._edge_token import (
     resign,
 )
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
+from airbridge.controlplane._fetch import FetchDesk
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
 from airbridge.controlplane._refusal import Refusal
 from airbridge.controlplane._s3_rules import S3Layout, S3Rules
-from airbridge.credential import JoinToken
+from airbridge.credential import JoinToken, checked_proof
 from airbridge.errors import IntegrityError, UnreachableError
 from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
     from airbridge.controlplane._audit import Audit
-    from airbridge.identity.jobs import Jobs
+    from airbridge.controlplane._correlation import AccessLog
+    from airbridge.identity.jobs import Job, Jobs
     from airbridge.identity.model import Worker
     from airbridge.identity.store import WorkerStore
 
@@ -98,18 +101,23 @@ class EdgeMiddleware:
         guard: how requests are checked; ``None`` refuses every edge request, which is what a control plane
             without its secrets must do.
         audit: where refusals are written down.
+        accesses: where all requests are written down.
     """
 
-    def __init__(self, app: App, guard: EdgeGuard | None, audit: Audit) -> None:
+    def __init__(
+        self, app: App, guard: EdgeGuard | None, audit: Audit, accesses: AccessLog | None = None
+    ) -> None:
         self._app = app
         self._guard = guard
         self._audit = audit
+        self._accesses = accesses
         if guard:
             self._lookup = Lookup(guard.store)
             self._limits = Limits(guard.limits)
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
             self._s3_rules = S3Rules(guard.layout, self._edge_rules)
+            self._fetches = FetchDesk(guard.jobs, self._lookup.in_thread)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -118,13 +126,18 @@ class EdgeMiddleware:
             return
         path = _route_path(scope)
         through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
-        if not through_the_edge_door and (not path.startswith(_OURS) or _is_for_people(scope, path)):
+        inside = not through_the_edge_door and path.startswith(_EXECUTION_API)
+        ours = path.startswith(_OURS) and not _is_for_people(scope, path)
+        if not (through_the_edge_door or ours or inside):
             await self._app(scope, receive, send)  # which authenticates by itself
             return
-        request = _Request(scope, path, receive)
+        request = self._request(scope, path, receive, send)
         try:
+            if inside:
+                await self._pass_by(request)
+                return
             try:
-                await self._serve(request, send, through_the_edge_door=through_the_edge_door)
+                await self._serve(request, request.exchange.send, through_the_edge_door=through_the_edge_door)
             finally:
                 if request.in_turn:
                     self._limits.leave(request.worker)
@@ -135,6 +148,29 @@ class EdgeMiddleware:
         except (UnreachableError, IntegrityError) as error:
             unready = Refusal(503, "not_ready", "the control plane cannot look up who is enrolled just now")
             await self._refuse(request, unready, send, detail=str(error))
+        finally:
+            request.exchange.end()
+
+    def _request(self, scope: Scope, path: str, receive: Receive, send: Send) -> _Request:
+        exchange = Exchange(send, f"{scope.get('method', '')} {path}", self._accesses)
+        return _Request(scope, path, receive, exchange)
+
+    async def _pass_by(self, request: _Request) -> None:
+        """Hand on the call of a task on the control plane's own network, which is Airflow's to verify.
+
+        Not that of a task on an edge host: it comes through the edge door, or its token was stolen.
+        """
+        try:
+            task_instance = task_instance_of(request.only_header(b"authorization") or "")
+        except Refusal:
+            pass  # Airflow refuses it by itself
+        else:
+            request.claimed = str(task_instance)
+            guard = self._guard
+            if guard and await self._lookup.in_thread(lambda: guard.jobs.task(task_instance)) is not None:
+                raise Refusal(403, "task_not_here", "a task of an edge host calls through its uplink")
+            request.exchange.is_about(request.claimed)
+        await self._app(request.scope, request.receive, request.exchange.send)
 
     async def _serve(self, request: _Request, send: Send, *, through_the_edge_door: bool) -> None:
         path = request.path
@@ -176,41 +212,34 @@ class EdgeMiddleware:
                 return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
-            await self._lookup.in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
+            job = await self._lookup.in_thread(
+                lambda: self._edge_rules.check(worker, request.verb, call, body)
+            )
+            request.is_about(job)
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):
-            await self._hand_out(inner, request, send, worker.name)
+            await self._fetches.serve(
+                worker,
+                body,
+                lambda body, keep: self._app(*request.with_body(inner, body), keep),
+                request.exchange,
+            )
         else:
             await self._app(inner, request.receive, send)
-
-    async def _hand_out(self, inner: Scope, request: _Request, send: Send, worker: str) -> None:
-        """Serve a fetch; what it hands out is written down before the worker knows of it."""
-        assert self._guard  # noqa: S101 - _serve() looked
-        jobs = self._guard.jobs
-        messages: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            messages.append(message)
-
-        await self._app(inner, request.receive, keep)
-        answer = b"".join(message.get("body", b"") for message in messages)
-        key = job_of_fetch(answer)
-        if key is not None:
-            await self._lookup.in_thread(lambda: jobs.hand_out(key, worker))
-        for message in messages:
-            await send(message)
 
     # --- calls that the uplink vouches for ----------------------------------------------------------
 
     async def _admit_task(self, request: _Request) -> Scope:
         worker = await self._vouched(request)
         task_instance = task_instance_of(request.only_header(b"authorization") or "")
+        request.claimed = str(task_instance)
         call = request.path.removeprefix(_EXECUTION_API)
         query = request.scope.get("query_string", b"").decode("latin-1")
         await self._lookup.in_thread(
             lambda: self._execution_rules.check(worker, request.verb, call, query, task_instance)
         )
+        request.exchange.is_about(str(task_instance))
         return request.inner()
 
     async def _answer_gateway(self, request: _Request, send: Send) -> None:
@@ -218,13 +247,15 @@ class EdgeMiddleware:
         method = request.only_header(b"x-forwarded-method") or ""
         uri = request.only_header(b"x-forwarded-uri") or ""
         request.about = (method, uri)
+        # Each edge host asks about once a second, and the gateway logs each request to S3 by itself.
+        request.exchange.quiet = True
         try:
             worker = await self._vouched(request)
         except Refusal as refusal:
             # S3 knows no 401; clients of it treat "denied" as what it is.
             raise refusal.with_status(403) if refusal.status == 401 else refusal from None
         if self._s3_rules.needs_database(uri):
-            await self._lookup.in_thread(lambda: self._s3_rules.check(worker, method, uri))
+            request.is_about(await self._lookup.in_thread(lambda: self._s3_rules.check(worker, method, uri)))
         else:
             self._s3_rules.check(worker, method, uri)
         await _answer(send, 200, {"worker": worker.name})
@@ -266,7 +297,7 @@ class EdgeMiddleware:
         self._limits.join_begins(request.client)
         body = await request.body()
         try:
-            token = JoinToken.parse(_field(body, "token"))
+            token, proof = JoinToken.parse(_field(body, "token")), checked_proof(_field(body, "proof") or "")
         except (ValueError, TypeError, AttributeError):
             raise refusal from None
         request.worker = token.name
@@ -277,7 +308,7 @@ class EdgeMiddleware:
         issued = certificates.issue(token.name, signing_request) if wanted else None
         try:
             credential = await self._lookup.in_strangers_thread(
-                lambda: store.join(token, request.client, issued)
+                lambda: store.join(token, request.client, proof, issued)
             )
         except JoinRefusedError as error:
             raise Refusal(refusal.status, refusal.reason, str(refusal), audited=error.reason) from None
@@ -288,7 +319,7 @@ class EdgeMiddleware:
 
     async def _proved(self, request: _Request, worker: Worker | None) -> Worker:
         assert worker  # noqa: S101 - nobody proves a secret of nobody
-        request.worker = worker.name
+        request.worker = request.exchange.worker = worker.name
         request.proved = True
         _check_version(request)
         assert self._guard  # noqa: S101 - _serve() looked
@@ -302,6 +333,7 @@ class EdgeMiddleware:
 
     async def _refuse(self, request: _Request, refusal: Refusal, send: Send, detail: str = "") -> None:
         method, path = request.about or (request.verb, request.path)
+        attempt = refusal.correlation or request.claimed
         self._audit.refused(
             refusal.audited,
             worker=request.worker,
@@ -309,6 +341,7 @@ class EdgeMiddleware:
             path=path,
             client=request.client,
             detail=detail or str(refusal),
+            correlation_id=attempt,
         )
         if request.scope["type"] == "websocket":
             # Closed before it was accepted: the server answers 403.
@@ -316,25 +349,31 @@ class EdgeMiddleware:
             return
         if refusal.retry_after:
             await self._limits.hold()
+        # Without the header: whose attempt it was is not for who was refused to know.
+        request.exchange.correlation, request.exchange.quiet = "", False
         await _answer(
-            send,
+            request.exchange.send,
             refusal.status,
             {"detail": str(refusal), "reason": refusal.reason},
             retry_after=refusal.retry_after,
         )
+        request.exchange.correlation = attempt
 
 
 class _Request:
     """One request: what it says, and who sent it once that is proved."""
 
-    def __init__(self, scope: Scope, path: str, receive: Receive) -> None:
+    def __init__(self, scope: Scope, path: str, receive: Receive, exchange: Exchange) -> None:
         self.scope = scope
         self.path = path
         self.verb: str = scope.get("method", "")
+        self.exchange = exchange
         self.worker = ""
         self.proved = False
         self.in_turn = False
         """Whether it has one of the worker's turns, which it has to give back."""
+        self.claimed = ""
+        """The task instance that the token of a workload names, unproved."""
         self.about: tuple[str, str] | None = None
         """Method and URI of the request that this one is a question about."""
         self._receive = receive
@@ -363,6 +402,21 @@ class _Request:
         dropped = {_CREDENTIAL, *(name for name, _ in headers)}
         kept = [(name, value) for name, value in self.scope["headers"] if name not in dropped]
         return {**self.scope, "headers": [*kept, *headers]}
+
+    def is_about(self, job: Job | None) -> None:
+        """Note the attempt that the request is about, now that it may be."""
+        if job is not None and job.task_instance is not None:
+            self.exchange.is_about(str(job.task_instance))
+
+    def with_body(self, inner: Scope, body: bytes) -> tuple[Scope, Receive]:
+        """Return a scope for the application behind with another body, and where it reads that."""
+        kept = [(name, value) for name, value in inner["headers"] if name != b"content-length"]
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await self._receive()
+
+        return {**inner, "headers": [*kept, (b"content-length", str(len(body)).encode())]}, receive
 
     async def body(self) -> bytes:
         """Read the whole body; the application behind reads it again.

@@ -12,7 +12,7 @@ from airbridge.identity.jobs import HELD_STATES, Job, JobKey
 if TYPE_CHECKING:
     from airbridge.identity.model import Worker
 
-__all__ = ["EdgeRules", "JobLookup", "is_fetch", "job_of_fetch", "needs_body"]
+__all__ = ["EdgeRules", "JobLookup", "is_fetch", "needs_body"]
 
 _NAME: Final = "[^/]+"
 _JOB: Final = r"(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[0-9]{1,9})/(?P<map>-?[0-9]{1,9})"
@@ -51,17 +51,8 @@ def needs_body(verb: str, call: str) -> bool:
 
 
 def is_fetch(verb: str, call: str) -> bool:
-    """Return whether the answer to this call may hand out a job; see :func:`job_of_fetch`."""
+    """Return whether the answer to this call may hand out a job."""
     return _match(_FETCH, verb, call) is not None
-
-
-def job_of_fetch(answer: bytes) -> JobKey | None:
-    """Return the job that the edge API's answer to a fetch hands out; ``None``: none."""
-    try:
-        job = json.loads(answer)
-        return JobKey(job["dag_id"], job["task_id"], job["run_id"], job["map_index"], job["try_number"])
-    except (ValueError, TypeError, KeyError):
-        return None  # "null": there was nothing to do
 
 
 def _key(match: re.Match[str]) -> JobKey:
@@ -84,8 +75,8 @@ class EdgeRules:
     def __init__(self, jobs: JobLookup) -> None:
         self._jobs = jobs
 
-    def check(self, worker: Worker, verb: str, call: str, body: bytes) -> None:
-        """Make sure that ``worker`` may send this call.
+    def check(self, worker: Worker, verb: str, call: str, body: bytes) -> Job | None:
+        """Make sure that ``worker`` may send this call; returns the job that it is about, if it is about one.
 
         :param body: only looked at where :func:`needs_body` says so
         :raises Refusal: it may not
@@ -105,18 +96,19 @@ class EdgeRules:
             _check_queues(worker, asked.get("queues"))
             _check_concurrency(worker, asked.get("free_concurrency"))
         elif match := _match(_STATE, verb, call):
-            self._check_state(worker, _key(match), match["state"])
+            return self._check_state(worker, _key(match), match["state"])
         elif match := _match(_LOG_PUSH, verb, call) or _match(_LOG_PATH, verb, call):
-            self.check_log(worker, _key(match))
+            return self.check_log(worker, _key(match))
         else:
             raise Refusal(404, "unknown_path", "there is nothing here")
+        return None
 
     @staticmethod
     def _check_queue_update(worker: Worker, body: dict[str, Any]) -> None:
         if body.get("new_queues"):
             _check_queues(worker, body["new_queues"])
 
-    def _check_state(self, worker: Worker, key: JobKey, state: str) -> None:
+    def _check_state(self, worker: Worker, key: JobKey, state: str) -> Job:
         if state not in _REPORTED:
             raise Refusal(403, "state_not_allowed", "a worker reports running, success or failed")
         job = self._jobs.job(key)
@@ -124,24 +116,29 @@ class EdgeRules:
         # before ended, which is then ignored (see _late_reports), and nothing else.
         late = job is not None and job.state not in HELD_STATES
         if job is None or job.worker != worker.name or (late and state not in _ENDED):
-            raise _not_yours()
+            raise _not_yours(job)
+        return job
 
-    def check_log(self, worker: Worker, key: JobKey) -> None:
+    def check_log(self, worker: Worker, key: JobKey) -> Job | None:
         """Make sure that ``worker`` may write the log of this attempt: it has, or had, a part of it.
+
+        Returns the job, unless that is over and gone.
 
         :raises Refusal: it never had
         """
         job = self._jobs.job(key)
         if job is not None and job.worker == worker.name:
-            return
+            return job
         # A part that ended here may still send its log while the next one runs elsewhere.
         if not self._jobs.was_handed_out(key, worker.name):
-            raise _not_yours()
+            raise _not_yours(job)
+        return job
 
 
-def _not_yours() -> Refusal:
-    """The same for a job of somebody else and for one that does not exist."""
-    return Refusal(403, "job_not_yours", "this worker has no such job")
+def _not_yours(job: Job | None) -> Refusal:
+    """The same for a job of somebody else and for one that does not exist; the audit log is told which."""
+    attempt = str(job.task_instance) if job and job.task_instance else ""
+    return Refusal(403, "job_not_yours", "this worker has no such job", correlation=attempt)
 
 
 def _check_name(worker: Worker, named: str) -> None:

@@ -14,17 +14,33 @@ class Refusal(Exception):
         message: for a person, and no oracle: a stranger's is the same whatever was wrong.
         audited: what the audit log is told instead of ``reason``, where that is more than outsiders may know.
         retry_after: seconds after which the same request may be sent again; 0: it is not a matter of time.
+        correlation: id of the attempt at a task that it is about, for the audit log.
     """
 
     def __init__(
-        self, status: int, reason: str, message: str, *, audited: str = "", retry_after: int = 0
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        audited: str = "",
+        retry_after: int = 0,
+        correlation: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.audited = audited or reason
         self.retry_after = retry_after
+        self.correlation = correlation
 
     def with_status(self, status: int) -> Refusal:
         """Return the same with another status."""
-        return Refusal(status, self.reason, str(self), audited=self.audited, retry_after=self.retry_after)
+        return Refusal(
+            status,
+            self.reason,
+            str(self),
+            audited=self.audited,
+            retry_after=self.retry_after,
+            correlation=self.correlation,
+        )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airbridge.controlplane._edge_rules import EdgeRules
+    from airbridge.identity.jobs import Job
     from airbridge.identity.model import Worker
 
 __all__ = ["S3Layout", "S3Rules"]
@@ -57,8 +58,8 @@ class S3Rules:
         self._layout = layout
         self._edge = edge
 
-    def check(self, worker: Worker, method: str, uri: str) -> None:
-        """Make sure that ``worker`` may send this request.
+    def check(self, worker: Worker, method: str, uri: str) -> Job | None:
+        """Make sure that ``worker`` may send this request; returns the job whose log it is about.
 
         :param uri: path and query as the gateway received them, ``/s3/<bucket>/<key>?…``
         :raises Refusal: it may not
@@ -73,9 +74,10 @@ class S3Rules:
         elif bucket == self._layout.dag_bucket:
             self._check_dags(method, key)
         elif bucket == self._layout.log_bucket and method in (*_READS, *_WRITES):
-            self._check_logs(worker, key)
+            return self._check_logs(worker, key)
         else:
             raise _refused()
+        return None
 
     def needs_database(self, uri: str) -> bool:
         """Return whether :meth:`check` may ask the database about this request."""
@@ -99,15 +101,16 @@ class S3Rules:
         if method not in _READS or not key.startswith((f"{environment}/", f".airbridge/{environment}/")):
             raise _refused()
 
-    def _check_logs(self, worker: Worker, key: str) -> None:
+    def _check_logs(self, worker: Worker, key: str) -> Job | None:
         if key.startswith(f"{self._layout.environment}/diag/{worker.name}/"):
-            return
+            return None
         folder = f"{self._layout.environment}/task-logs/"
         log = _LOG.fullmatch(key, len(folder)) if key.startswith(folder) else None
         if not log:
             raise _refused()
         map_index = -1 if log["map"] is None else int(log["map"])
-        self._edge.check_log(worker, JobKey(log["dag"], log["task"], log["run"], map_index, int(log["try"])))
+        key_of_job = JobKey(log["dag"], log["task"], log["run"], map_index, int(log["try"]))
+        return self._edge.check_log(worker, key_of_job)
 
 
 def _refused() -> Refusal:

@@ -32,14 +32,15 @@ _IN_API_SERVER = sys.argv[1:2] == ["api-server"]
 
 
 def _middleware() -> dict[str, Any]:
-    from airbridge.controlplane._access_log import hide_granted_questions
+    from airbridge.controlplane._access_log import hide_edge_requests
+    from airbridge.controlplane._correlation import AccessLog
     from airbridge.controlplane._edge_middleware import EdgeMiddleware
 
-    hide_granted_questions()
+    hide_edge_requests()
     return {
         "name": "AirBridge edge door",
         "middleware": EdgeMiddleware,
-        "kwargs": {"guard": _guard(), "audit": _audit()},
+        "kwargs": {"guard": _guard(), "audit": _audit(), "accesses": AccessLog()},
     }
 
 

@@ -239,16 +239,17 @@ class ControlPlane:
                 fix=_REFUSAL_FIXES["concurrency_not_allowed"],
             )
 
-    def join(self, token: JoinToken, key: str, request: str) -> Joined:
-        """Trade ``token`` for this worker's credential and certificate. The control plane takes it once.
+    def join(self, token: JoinToken, proof: str, key: str, request: str) -> Joined:
+        """Trade ``token`` for this worker's credential and certificate. The control plane takes it from one
+        host only.
 
+        :param proof: says that this host is the one that asked before
         :param key: PEM of the private key that stays here
         :param request: PEM of the certificate request for it
-
         :raises RefusedError: it does not take it
         :raises UnreachableError: it gave no answer
         """
-        sent = {"token": token.text, "request": request}
+        sent = {"token": token.text, "proof": proof, "request": request}
         body = _body(self._ask("POST", API_PREFIX, "join", json=sent, signed=False))
         try:
             credential = Credential.parse(str(body.get("credential")))

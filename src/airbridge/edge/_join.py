@@ -23,23 +23,28 @@ __all__ = ["trade"]
 _log = structlog.get_logger("airbridge.edge.launch")
 
 
-def trade(token: JoinToken, ask: Callable[[JoinToken, str, str], Joined], state_dir: Path) -> None:
+def trade(token: JoinToken, ask: Callable[[JoinToken, str, str, str], Joined], state_dir: Path) -> None:
     """Trade ``token`` with the control plane, and keep credential and certificate in the state directory.
 
-    :param ask: sends the join token and a certificate request for a key, and returns what it is traded for
-    :raises RefusedError: the join token was used, is too old, or is none
-    :raises AirbridgeError: the credential cannot be kept; the join token is used up then
+    The proof that goes with the join token is on the disk before it is sent: whatever happens to the answer,
+    or to this host, the same exchange can be repeated.
+
+    :param ask: sends the join token, the proof and a certificate request for a key, and returns what it is
+        traded for
+    :raises RefusedError: the join token was used by somebody else, is too old, or is none
+    :raises AirbridgeError: proof, credential or certificate cannot be kept
     """
-    joined = ask(token, *new_request(token.name))
+    stored = StoredCredential(state_dir)
     try:
+        joined = ask(token, stored.proof(token), *new_request(token.name))
         if joined.certificate is not None:
             # Before the credential: whoever finds that one is done with joining.
             keep_certificate(joined.certificate, state_dir)
-        StoredCredential(state_dir).write(joined.credential, token)
+        stored.write(joined.credential, token)
     except OSError as error:
         raise AirbridgeError(
             f"the credential cannot be kept in {state_dir}: {error.strerror}",
-            fix="make EDGE_STATE_DIR a volume that uid 50000 may write, then use a new join token: "
-            f"airbridge edge join-token {token.name}",
+            fix="make EDGE_STATE_DIR a volume that uid 50000 may write; after more than ten minutes use a "
+            f"new join token: airbridge edge join-token {token.name}",
         ) from None
     _log.info("joined: this host has a credential of its own", worker=token.name)

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from airbridge.credential import JOIN_PREFIX, Credential, JoinToken, is_worker_name
+from airbridge.credential import (
+    JOIN_PREFIX,
+    Credential,
+    JoinToken,
+    checked_proof,
+    is_worker_name,
+    new_proof,
+)
 from airbridge.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -136,6 +143,25 @@ class StoredCredential:
     def _origin(self) -> Path:
         return self.folder / f"{CREDENTIAL_FILE}.from"
 
+    @property
+    def _proof(self) -> Path:
+        return self.folder / f"{CREDENTIAL_FILE}.proof"
+
+    def proof(self, token: JoinToken) -> str:
+        """Return the proof that goes with ``token``: the same one until the credential is here.
+
+        :raises OSError: it cannot be kept
+        """
+        try:
+            origin, _, proof = self._proof.read_text(encoding="ascii").strip().partition(" ")
+            if origin == _fingerprint(token) and proof:
+                return checked_proof(proof)
+        except (FileNotFoundError, ValueError):
+            pass  # the first time, or what a crash left half written
+        proof = new_proof()
+        write_whole(self._proof, f"{_fingerprint(token)} {proof}\n")
+        return proof
+
     def read(self, token: JoinToken) -> Credential | None:
         """Return what ``token`` was traded for; ``None``: nothing yet."""
         try:
@@ -152,6 +178,7 @@ class StoredCredential:
         self._origin.unlink(missing_ok=True)
         write_whole(self.path, f"{credential.text}\n")
         write_whole(self._origin, f"{_fingerprint(token)}\n")
+        self._proof.unlink(missing_ok=True)
 
 
 def _fingerprint(token: JoinToken) -> str:

@@ -77,9 +77,9 @@ class _Patient:
         """See :meth:`ControlPlane.check_enrolment`."""
         self._retrying(self._control_plane.check_enrolment)
 
-    def join(self, token: JoinToken, key: str, request: str) -> Joined:
+    def join(self, token: JoinToken, proof: str, key: str, request: str) -> Joined:
         """See :meth:`ControlPlane.join`."""
-        return self._retrying(self._control_plane.join, token, key, request)
+        return self._retrying(self._control_plane.join, token, proof, key, request)
 
     def registration(self) -> Registration | None:
         """See :meth:`ControlPlane.registration`."""

@@ -1,18 +1,23 @@
-"""Airflow's logging on an edge host (``[logging] logging_config_class``): task logs go to S3, none is lost.
+"""Airflow's logging on an edge host (``[logging] logging_config_class``).
 
-See :mod:`airbridge.edge._log_files` for what is wrong with the way that Airflow's own S3 logging does it.
+Task logs go to S3 and none is lost: see :mod:`airbridge.edge._log_files` for what is wrong with the way that
+Airflow's own S3 logging does it. Each of their lines carries the id of the attempt, and so does each line of
+the container's own log that is about one (:mod:`airbridge.edge._correlation`); that one is JSON as well.
 Needs Airflow; loaded by the worker and the processes that it forks.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER, DEFAULT_LOGGING_CONFIG
 from airflow.configuration import conf
 from airflow.providers.amazon.aws.log.s3_task_handler import S3RemoteLogIO
 
+from airbridge.edge._correlation import add_correlation, attempt_in_arguments, work_on
 from airbridge.edge._log_files import send_rest
 
 if TYPE_CHECKING:
@@ -26,8 +31,12 @@ _log = logging.getLogger(__name__)
 class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
     """Sends what is new in a log, after what S3 has of it."""
 
+    processors = (add_correlation,)
+    """What each line of a task's log passes (Airflow's own extension point of remote logging)."""
+
     def upload(self, path: os.PathLike[str] | str, ti: Any) -> None:
         """Upload the log at ``path``, which is absolute or relative to the folder of all logs."""
+        work_on(str(ti.id))  # of a task that ended before it could say so
         local = self.base_log_folder / path
         remote = f"{self.remote_base}/{local.relative_to(self.base_log_folder)}"
         if not send_rest(local, lambda text: self._append(text, remote)):
@@ -45,7 +54,32 @@ class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
         return bool(self.write(text, remote, append=False))
 
 
-LOGGING_CONFIG = DEFAULT_LOGGING_CONFIG
+def _in_json(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a logging configuration whose console lines are JSON objects."""
+    changed = copy.deepcopy(config)
+    changed["formatters"]["json"] = {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "pass_foreign_args": True,
+        "foreign_pre_chain": [
+            attempt_in_arguments,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        "processors": [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            add_correlation,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    }
+    changed["handlers"]["console"]["formatter"] = "json"
+    return changed
+
+
+# What is not of the standard library's logging is JSON already; see airflow_local_settings.py.
+structlog.configure(processors=[add_correlation, *structlog.get_config()["processors"]])
+LOGGING_CONFIG = _in_json(DEFAULT_LOGGING_CONFIG)
 REMOTE_TASK_LOG = _TaskLogs(
     remote_base=conf.get("logging", "remote_base_log_folder"),
     base_log_folder=BASE_LOG_FOLDER,

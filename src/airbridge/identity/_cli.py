@@ -15,6 +15,7 @@ from rich.table import Table
 
 from airbridge.credential import Credential
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError
+from airbridge.identity._reports import Report, reports
 from airbridge.identity.authority import AUTHORITY_FILE, Authority, lifetime, load_authority
 from airbridge.identity.database import Database
 from airbridge.identity.model import Allowance, Worker, check_name, duration
@@ -41,6 +42,9 @@ _KEY: Final = "AIRFLOW__CORE__FERNET_KEY"
 _DEFAULT_CONCURRENCY: Final = 8  # as an edge host's own default (WORKER_CONCURRENCY)
 _NEVER: Final = "never"
 _ISSUING: Final = Path("/secrets/issuing")  # where compose.yaml mounts the client CA
+_AGES: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+_DIGITS: Final = 8  # of a tree's hash
+_DATE: Final = 10  # characters of an ISO time that are its date
 _ENSURE_OVERLAP: Final = timedelta(hours=1)
 _LONGEST_OVERLAP: Final = timedelta(days=30)  # a rotation that never ends is none
 
@@ -58,6 +62,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def _store() -> WorkerStore:
+    return WorkerStore(_database(), Cipher(os.environ.get(_KEY, "")))
+
+
+def _database() -> Database:
     uri = os.environ.get(_URI, "")
     if not uri.startswith("postgresql"):
         raise SettingsError(f"{_URI} is not set to a Postgres URI", fix="run it in the control plane's image")
@@ -72,7 +80,7 @@ def _store() -> WorkerStore:
             f"the worker tables are of version {there}, this release works with {SCHEMA_VERSION}",
             fix="run the control plane's init of this release: make up",
         )
-    return WorkerStore(database, Cipher(os.environ.get(_KEY, "")))
+    return database
 
 
 def _list(text: str | None) -> tuple[str, ...]:
@@ -92,10 +100,11 @@ def _print_token(token: str, worker: Worker, kind: str, *, as_json: bool) -> Non
     typer.echo(json.dumps({**_described(worker), "token": token, "kind": kind}) if as_json else token)
 
 
-def _described(worker: Worker) -> dict[str, Any]:
-    def moment(value: datetime | None) -> str | None:
-        return value.astimezone(UTC).isoformat(timespec="seconds") if value else None
+def _moment(value: datetime | None) -> str | None:
+    return value.astimezone(UTC).isoformat(timespec="seconds") if value else None
 
+
+def _described(worker: Worker) -> dict[str, Any]:
     return {
         "name": worker.name,
         "state": worker.state(datetime.now(UTC)),
@@ -103,11 +112,11 @@ def _described(worker: Worker) -> dict[str, Any]:
         "concurrency": worker.allowance.concurrency,
         "connections": list(worker.allowance.connections),
         "variables": list(worker.allowance.variables),
-        "created": moment(worker.created_at),
-        "expires": moment(worker.expires_at),
-        "revoked": moment(worker.revoked_at),
-        "last_seen": moment(worker.last_seen),
-        "certificate_expires": moment(worker.certificates[0].ends_at if worker.certificates else None),
+        "created": _moment(worker.created_at),
+        "expires": _moment(worker.expires_at),
+        "revoked": _moment(worker.revoked_at),
+        "last_seen": _moment(worker.last_seen),
+        "certificate_expires": _moment(worker.certificates[0].ends_at if worker.certificates else None),
     }
 
 
@@ -220,10 +229,28 @@ def ensure_command(
     _print_token(credential.text, _known(store, name), "credential", as_json=as_json)
 
 
+def _reported(report: Report | None) -> dict[str, Any]:
+    """What the worker said with its last heartbeat; nothing before the first."""
+    return {
+        "live": report is not None and report.live,
+        "worker_state": report.state if report else None,
+        "last_heartbeat": _moment(report.heartbeat) if report else None,
+        "jobs": report.jobs if report else None,
+        "airbridge_version": report.airbridge_version if report else None,
+        "airflow_version": report.airflow_version if report else None,
+        "edge_provider_version": report.edge_provider_version if report else None,
+        "dag_tree": report.dag_tree if report else None,
+        "dag_current": report.dag_current if report else None,
+    }
+
+
 @edge.command("list")
 def list_command(as_json: _Json = False) -> None:
-    """Every worker that was ever enrolled, and how it is."""
-    rows = [_described(worker) for worker in _store().all()]
+    """Every worker that was ever enrolled: what it may do, its versions and DAGs, when it was last seen."""
+    database = _database()
+    said = reports(database)
+    workers = WorkerStore(database, Cipher(os.environ.get(_KEY, ""))).all()
+    rows = [{**_described(worker), **_reported(said.get(worker.name))} for worker in workers]
     if as_json:
         typer.echo(json.dumps({"workers": rows}, indent=2))
     elif sys.stdout.isatty():
@@ -239,21 +266,45 @@ def _text(value: Any) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    shown = (
-        "name",
-        "state",
-        "queues",
-        "concurrency",
-        "connections",
-        "variables",
-        "last_seen",
-        "expires",
-        "certificate_expires",
+    """For a terminal of 100 columns; what does not fit is in ``--json``."""
+    table = Table(
+        "name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires", box=None, pad_edge=False
     )
-    table = Table(*(column.replace("_", " ") for column in shown), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_text(row[column]) for column in shown))
+        table.add_row(
+            row["name"],
+            f"{row['state']}{', live' if row['live'] else ''}",
+            _text(row["queues"]),
+            f"{row['jobs'] or 0}/{row['concurrency']}",
+            _versions(row),
+            _dags(row),
+            _ago(row["last_heartbeat"] or row["last_seen"]),
+            (row["expires"] or _NEVER)[:_DATE],
+        )
     Console().print(table)
+
+
+def _versions(row: dict[str, Any]) -> str:
+    """AirBridge, Airflow and edge provider."""
+    return " ".join(
+        _text(row[name]) for name in ("airbridge_version", "airflow_version", "edge_provider_version")
+    )
+
+
+def _dags(row: dict[str, Any]) -> str:
+    """The first digits of the tree, which tell two of them apart, and whether it is the newest."""
+    if not row["dag_tree"]:
+        return "-"
+    mark = {True: " current", False: " older"}.get(row["dag_current"], "")
+    return f"{row['dag_tree'][:_DIGITS]}{mark}"
+
+
+def _ago(moment: str | None) -> str:
+    if moment is None:
+        return _NEVER
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    unit, length = next(((unit, length) for unit, length in _AGES if seconds >= length), _AGES[-1])
+    return f"{seconds // length} {unit} ago"
 
 
 @edge.command("rotate")

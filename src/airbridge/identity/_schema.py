@@ -67,6 +67,12 @@ _STEPS: Final = (
     );
     CREATE INDEX client_certificate_worker ON airbridge.client_certificate (worker, issued_at);
     """,
+    """
+    -- Who joined with a token, so that it may ask again for what it was given when the answer was lost.
+    ALTER TABLE airbridge.join_token
+        ADD COLUMN proof  bytea,
+        ADD COLUMN secret bigint REFERENCES airbridge.worker_secret (id) ON DELETE SET NULL;
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

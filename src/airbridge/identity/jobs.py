@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from airbridge.identity.database import Database
 
-__all__ = ["HELD_STATES", "Job", "JobKey", "Jobs", "RunningTask"]
+__all__ = ["HELD_STATES", "FetchTurn", "Job", "JobKey", "Jobs", "RunningTask"]
 
 HELD_STATES: Final = ("restarting", "running")
 """States of ``edge_job`` between a fetch (the first one) and the worker's report of the end."""
 
 # Far longer than a worker may go on sending the log of what it ran.
 _KEPT: Final = timedelta(days=7)
+
+# Any constant: with the worker's name it names the lock that its fetches meet at.
+_FETCH_LOCK: Final = 0x41_42_46_54  # "ABFT"
+# Longer than any fetch takes; who waits for longer is told to come again.
+_TURN_WAIT: Final = "5s"
+# A task reports every five seconds. One that was silent for so long does not run there now, such as that of a
+# worker that was killed: its successor must not wait until the scheduler has given the task up.
+_SILENT: Final = timedelta(seconds=60)
+
+_HELD = """
+    SET LOCAL lock_timeout = %(wait)s;
+    SELECT pg_advisory_xact_lock(%(lock)s, hashtext(%(worker)s));
+    SELECT coalesce(sum(j.concurrency_slots), 0)
+    FROM edge_job j LEFT JOIN task_instance t USING (dag_id, task_id, run_id, map_index, try_number)
+    WHERE j.edge_worker = %(worker)s AND j.state = ANY(%(states)s)
+      AND (t.id IS NULL OR t.state IN ('queued', 'running', 'restarting'))
+      AND greatest(j.last_update, t.last_heartbeat_at) > now() - %(silent)s
+"""
+_HAND_OUT = """
+    INSERT INTO airbridge.handed_out (dag_id, task_id, run_id, map_index, try_number, worker)
+    VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (dag_id, task_id, run_id, map_index, try_number, worker) DO UPDATE SET handed_at = now()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +65,8 @@ class Job:
 
     worker: str | None
     state: str
+    task_instance: UUID | None = None
+    """Airflow's id of the attempt: new for each try, the same for all parts of a deferred one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +75,43 @@ class RunningTask:
 
     key: JobKey
     job: Job
+
+
+class FetchTurn:
+    """A worker's turn to fetch a job: while it lasts, nobody fetches for the same worker anywhere else.
+
+    Holds a connection to the database; :meth:`end` it, whatever happens.
+    """
+
+    def __init__(self, database: Database, worker: str) -> None:
+        self._worker = worker
+        with contextlib.ExitStack() as transaction:
+            self._cursor: Any = transaction.enter_context(database.cursor())
+            self._cursor.execute(
+                _HELD,
+                {
+                    "wait": _TURN_WAIT,
+                    "lock": _FETCH_LOCK,
+                    "worker": worker,
+                    "states": list(HELD_STATES),
+                    "silent": _SILENT,
+                },
+            )
+            self.held = int(self._cursor.fetchone()[0])
+            """Slots that the worker's jobs take up now."""
+            self._transaction = transaction.pop_all()
+
+    def end(self, handed: JobKey | None = None) -> None:
+        """Let the next one fetch, after noting which job was handed out.
+
+        :param handed: ``None``: none was
+        """
+        with self._transaction:
+            if handed is not None:
+                self._cursor.execute(_HAND_OUT, (*handed._values, self._worker))
+                self._cursor.execute(
+                    "DELETE FROM airbridge.handed_out WHERE handed_at < now() - %s", (_KEPT,)
+                )
 
 
 class Jobs:
@@ -61,12 +124,12 @@ class Jobs:
         """Return the job of an attempt; ``None``: there is none, or not any more."""
         with self._database.cursor() as cursor:
             cursor.execute(
-                "SELECT edge_worker, state FROM edge_job WHERE dag_id = %s AND task_id = %s AND run_id = %s"
-                " AND map_index = %s AND try_number = %s",
+                "SELECT edge_worker, state, command FROM edge_job WHERE dag_id = %s AND task_id = %s"
+                " AND run_id = %s AND map_index = %s AND try_number = %s",
                 key._values,
             )
             row = cursor.fetchone()
-        return None if row is None else Job(*row)
+        return None if row is None else Job(row[0], row[1], _task_instance_of(row[2]))
 
     def task(self, task_instance: UUID) -> RunningTask | None:
         """Return the task instance of this id with its job; ``None``: it is no job of an edge worker."""
@@ -78,19 +141,14 @@ class Jobs:
                 (str(task_instance),),
             )
             row = cursor.fetchone()
-        return None if row is None else RunningTask(JobKey(*row[:5]), Job(*row[5:]))
+        return None if row is None else RunningTask(JobKey(*row[:5]), Job(row[5], row[6], task_instance))
 
-    def hand_out(self, key: JobKey, worker: str) -> None:
-        """Note that a part of this attempt was handed to ``worker``, and forget what is long over."""
-        with self._database.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO airbridge.handed_out (dag_id, task_id, run_id, map_index, try_number, worker)"
-                " VALUES (%s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (dag_id, task_id, run_id, map_index, try_number, worker)"
-                " DO UPDATE SET handed_at = now()",
-                (*key._values, worker),
-            )
-            cursor.execute("DELETE FROM airbridge.handed_out WHERE handed_at < now() - %s", (_KEPT,))
+    def turn(self, worker: str) -> FetchTurn:
+        """Wait until nobody else fetches for ``worker``, and return its turn.
+
+        :raises UnreachableError: the database does not answer, or a fetch before this one does not end
+        """
+        return FetchTurn(self._database, worker)
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """Return whether ``worker`` was ever handed a part of this attempt, within a week."""
@@ -101,3 +159,11 @@ class Jobs:
                 (*key._values, worker),
             )
             return cursor.fetchone() is not None
+
+
+def _task_instance_of(command: str) -> UUID | None:
+    """Return the id of the attempt that a stored workload is for."""
+    try:
+        return UUID(json.loads(command)["ti"]["id"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

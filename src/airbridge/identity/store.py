@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JOIN_LIFETIME",
+    "JOIN_REPEAT",
     "SCHEMA_VERSION",
     "Cipher",
     "JoinRefusedError",
@@ -35,6 +37,8 @@ JOIN_LIFETIME: Final = timedelta(hours=1)
 _CERTIFICATE_OVERLAP: Final = timedelta(minutes=10)
 # How long the record of a certificate outlives it.
 _CERTIFICATES_KEPT: Final = timedelta(days=90)
+JOIN_REPEAT: Final = timedelta(minutes=10)
+"""How long the host that joined may ask again with the same join token: an answer was lost, or it crashed."""
 
 _WORKER = """
     SELECT w.name, w.queues, w.concurrency, w.connections, w.variables,
@@ -63,6 +67,14 @@ class JoinRefusedError(RefusedError):
 def _hash(token: JoinToken) -> bytes:
     # 384 random bits: nothing that a slow hash would make harder to guess.
     return hashlib.sha256(token.text.encode()).digest()
+
+
+def _proof_hash(proof: str) -> bytes:
+    return hashlib.sha256(proof.encode()).digest()
+
+
+def _is_proof(proof: str, known: Any) -> bool:
+    return known is not None and hmac.compare_digest(_proof_hash(proof), bytes(known))
 
 
 class WorkerStore:
@@ -250,40 +262,64 @@ class WorkerStore:
             )
         return token
 
-    def join(self, token: JoinToken, client: str, issued: IssuedCertificate | None = None) -> Credential:
-        """Trade a join token for the worker's credential. The credential that it held before ends now.
+    def join(
+        self, token: JoinToken, client: str, proof: str = "", issued: IssuedCertificate | None = None
+    ) -> Credential:
+        """Trade a join token for the worker's credential. What the worker held before ends now.
+
+        The same host may ask again for a while, because an answer can be lost on its way.
 
         :param client: who asks, for the record
+        :param proof: a secret of the joining host's own; whoever shows it again is that host
         :param issued: its client certificate, recorded with it
         :raises JoinRefusedError: unknown, used, too old, or the worker is not enrolled (any more)
         """
         with self._database.cursor() as cursor:
             cursor.execute(
-                "SELECT t.used_at, t.expires_at <= now(), w.revoked_at IS NOT NULL OR w.expires_at <= now()"
+                "SELECT t.used_at, t.expires_at <= now(), w.revoked_at IS NOT NULL OR w.expires_at <= now(),"
+                " t.used_at > now() - %s, t.proof, t.secret"
                 " FROM airbridge.join_token t JOIN airbridge.worker w ON w.name = t.worker"
                 " WHERE t.hash = %s AND t.worker = %s FOR UPDATE OF t, w",
-                (_hash(token), token.name),
+                (JOIN_REPEAT, _hash(token), token.name),
             )
             row = cursor.fetchone()
             if row is None:
                 raise JoinRefusedError("join_token_unknown")
-            used_at, too_old, ended = row
+            used_at, too_old, ended, recent, known_proof, secret = row
             if used_at is not None:
-                raise JoinRefusedError("join_token_replayed")
+                if ended or not (recent and proof and _is_proof(proof, known_proof)):
+                    raise JoinRefusedError("join_token_replayed")
+                given = self._given(cursor, token.name, secret)
+                if issued is not None:
+                    self._add_certificate(cursor, issued)
+                return given
             if too_old:
                 raise JoinRefusedError("join_token_expired")
             if ended:
                 raise JoinRefusedError("worker_not_enrolled")
             credential = Credential.new(token.name)
-            cursor.execute(
-                "UPDATE airbridge.join_token SET used_at = now(), used_by = %s WHERE hash = %s",
-                (client[:255], _hash(token)),
-            )
             self._forget_secrets(cursor, token.name)
-            self._add_secret(cursor, credential)
+            number = self._add_secret(cursor, credential)
+            cursor.execute(
+                "UPDATE airbridge.join_token SET used_at = now(), used_by = %s, proof = %s, secret = %s"
+                " WHERE hash = %s",
+                (client[:255], _proof_hash(proof) if proof else None, number, _hash(token)),
+            )
+            self._end_certificates(cursor, token.name)
             if issued is not None:
                 self._add_certificate(cursor, issued)
         return credential
+
+    def _given(self, cursor: Any, name: str, secret: int | None) -> Credential:
+        """Return what a join token was traded for, unless that has been replaced or has ended since."""
+        cursor.execute(
+            "SELECT encrypted FROM airbridge.worker_secret WHERE id = %s AND worker = %s AND ends_at IS NULL",
+            (secret, name),
+        )
+        row = cursor.fetchone()
+        if row is None:
+            raise JoinRefusedError("join_token_replayed")
+        return Credential(name, self._cipher.decrypt(row[0]))
 
     # --- inside a transaction ---------------------------------------------------------------------
 
@@ -320,11 +356,12 @@ class WorkerStore:
     def _forget_secrets(cursor: Any, name: str) -> None:
         cursor.execute("DELETE FROM airbridge.worker_secret WHERE worker = %s", (name,))
 
-    def _add_secret(self, cursor: Any, credential: Credential) -> None:
+    def _add_secret(self, cursor: Any, credential: Credential) -> int:
         cursor.execute(
-            "INSERT INTO airbridge.worker_secret (worker, encrypted) VALUES (%s, %s)",
+            "INSERT INTO airbridge.worker_secret (worker, encrypted) VALUES (%s, %s) RETURNING id",
             (credential.name, self._cipher.encrypt(credential.secret)),
         )
+        return int(cursor.fetchone()[0])
 
     @staticmethod
     def _end_certificates(cursor: Any, name: str) -> None:

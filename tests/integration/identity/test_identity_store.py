@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.fernet import Fernet
 
-from airbridge.credential import Credential, JoinToken
+from airbridge.credential import Credential, JoinToken, new_proof
 from airbridge.errors import IntegrityError, RefusedError, UnreachableError
-from airbridge.identity.jobs import Job, JobKey
+from airbridge.identity.database import Database
+from airbridge.identity.jobs import Job, JobKey, Jobs
 from airbridge.identity.model import Allowance
 from airbridge.identity.store import (
     SCHEMA_VERSION,
@@ -24,8 +27,6 @@ from airbridge.identity.store import (
 )
 
 if TYPE_CHECKING:
-    from airbridge.identity.database import Database
-    from airbridge.identity.jobs import Jobs
     from conftest import Postgres
 
 ALLOWED = Allowance(("default", "gpu"), 4, ("warehouse",), ())
@@ -285,17 +286,130 @@ def test_job_is_found_as_the_edge_provider_wrote_it(database: Database, jobs: Jo
     assert jobs.job(JobKey("etl", "extract", "manual__1", -1, 2)) is None
 
 
+@pytest.mark.usefixtures("no_jobs")
+def test_job_knows_the_id_of_its_attempt(database: Database, jobs: Jobs) -> None:
+    attempt = uuid.uuid4()
+    _insert_job(database, "north-1", "running", workload={"ti": {"id": str(attempt)}})
+    assert jobs.job(KEY) == Job("north-1", "running", attempt)
+
+
+def _insert_job(
+    database: Database,
+    worker: str,
+    state: str,
+    *,
+    task: str = "extract",
+    slots: int = 1,
+    age: str = "0 s",
+    workload: dict[str, Any] | None = None,
+) -> None:
+    with database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, state, queue,"
+            " concurrency_slots, command, edge_worker, last_update) VALUES"
+            " ('etl', %s, 'manual__1', -1, 1, %s, 'default', %s, %s, %s, now() - %s::interval)",
+            (task, state, slots, json.dumps(workload or {}), worker, age),
+        )
+
+
+@pytest.fixture
+def no_jobs(database: Database) -> None:
+    with database.cursor() as cursor:
+        cursor.execute("DELETE FROM edge_job")
+
+
+def _hand_out(jobs: Jobs, key: JobKey, worker: str) -> None:
+    jobs.turn(worker).end(key)
+
+
 def test_handed_out_job_is_remembered_for_a_week(database: Database, jobs: Jobs) -> None:
-    jobs.hand_out(KEY, "north-1")
-    jobs.hand_out(KEY, "north-1")
-    jobs.hand_out(KEY, "south-2")
+    _hand_out(jobs, KEY, "north-1")
+    _hand_out(jobs, KEY, "north-1")
+    _hand_out(jobs, KEY, "south-2")
     assert jobs.was_handed_out(KEY, "north-1")
     assert jobs.was_handed_out(KEY, "south-2")
     assert not jobs.was_handed_out(KEY, "west-3")
     with database.cursor() as cursor:
         cursor.execute("UPDATE airbridge.handed_out SET handed_at = now() - interval '8 days'")
-    jobs.hand_out(JobKey("etl", "load", "manual__1", -1, 1), "north-1")
+    _hand_out(jobs, JobKey("etl", "load", "manual__1", -1, 1), "north-1")
     assert not jobs.was_handed_out(KEY, "north-1")
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_turn_counts_the_slots_of_what_the_worker_runs_now(database: Database, jobs: Jobs) -> None:
+    _insert_job(database, "north-1", "restarting", task="a")
+    _insert_job(database, "north-1", "running", task="b", slots=3)
+    _insert_job(database, "north-1", "success", task="c")
+    _insert_job(database, "north-1", "queued", task="d")
+    _insert_job(database, "north-1", "running", task="of a worker that was killed", age="2 min")
+    _insert_job(database, "south-2", "running", task="e")
+    for worker, held in {"north-1": 4, "south-2": 1, "west-3": 0}.items():
+        turn = jobs.turn(worker)
+        assert turn.held == held, worker
+        turn.end()
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_only_one_fetches_for_a_worker_at_a_time(database: Database, jobs: Jobs, postgres: Postgres) -> None:
+    """Two api-servers, each with a fetch of the same worker: the second one counts what the first took."""
+    first = jobs.turn("north-1")
+    other = Jobs(Database.at(postgres.uri))
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(other.turn, "north-1")
+        unaffected = other.turn("south-2")  # does not wait for its neighbour
+        unaffected.end()
+        assert not second.done()
+        _insert_job(database, "north-1", "restarting")
+        first.end(KEY)
+        turn = second.result(timeout=10)
+    assert turn.held == 1
+    turn.end()
+
+
+# --- a lost answer to a join ------------------------------------------------------------------------
+
+
+def test_host_that_did_not_get_the_answer_may_ask_again(store: WorkerStore, join: JoinToken) -> None:
+    proof = new_proof()
+    credential = store.join(join, "10.0.0.9", proof)
+    assert store.join(join, "10.0.0.9", proof) == credential
+    assert _secrets(store) == (credential.secret,)
+
+
+@pytest.mark.parametrize("proof", ["", "another"])
+def test_replay_by_somebody_else_is_refused(store: WorkerStore, join: JoinToken, proof: str) -> None:
+    credential = store.join(join, "10.0.0.9", new_proof())
+    with pytest.raises(JoinRefusedError) as caught:
+        store.join(join, "10.0.0.66", proof and new_proof())
+    assert caught.value.reason == "join_token_replayed"
+    assert _secrets(store) == (credential.secret,)
+
+
+def test_join_without_a_proof_is_not_repeated(store: WorkerStore, join: JoinToken) -> None:
+    store.join(join, "10.0.0.9")
+    with pytest.raises(JoinRefusedError):
+        store.join(join, "10.0.0.9", "")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "UPDATE airbridge.join_token SET used_at = now() - interval '11 minutes'",
+        "UPDATE airbridge.worker SET revoked_at = now()",
+        "DELETE FROM airbridge.worker_secret",
+        "UPDATE airbridge.worker_secret SET ends_at = now() + interval '1 hour'",  # rotated
+    ],
+)
+def test_join_is_repeated_only_while_its_credential_is_the_newest(
+    database: Database, store: WorkerStore, join: JoinToken, after: str
+) -> None:
+    proof = new_proof()
+    store.join(join, "10.0.0.9", proof)
+    with database.cursor() as cursor:
+        cursor.execute(after)
+    with pytest.raises(JoinRefusedError) as caught:
+        store.join(join, "10.0.0.9", proof)
+    assert caught.value.reason == "join_token_replayed"
 
 
 # --- a database that goes away ----------------------------------------------------------------------

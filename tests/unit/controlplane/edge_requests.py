@@ -36,6 +36,7 @@ __all__ = [
     "Answer",
     "Enrolments",
     "Ledger",
+    "LedgerTurn",
     "ask",
     "claims",
     "door_before",
@@ -82,7 +83,9 @@ class Enrolments:
         self.listed += 1
         return frozenset(self.workers)
 
-    def join(self, token: JoinToken, client: str, issued: IssuedCertificate | None = None) -> Credential:
+    def join(
+        self, token: JoinToken, client: str, proof: str = "", issued: IssuedCertificate | None = None
+    ) -> Credential:
         """See :meth:`airbridge.identity.store.WorkerStore.join`."""
         if token.text not in self.join_tokens:
             raise JoinRefusedError("join_token_unknown")
@@ -100,6 +103,22 @@ class Enrolments:
         self.workers[issued.name] = replace(before, certificates=held)
 
 
+class LedgerTurn:
+    """A worker's turn to fetch; the real one has tests of its own."""
+
+    def __init__(self, ledger: Ledger, worker: str) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self.held = ledger.held
+        ledger.open_turns += 1
+
+    def end(self, handed: JobKey | None = None) -> None:
+        """See :meth:`airbridge.identity.jobs.FetchTurn.end`."""
+        self._ledger.open_turns -= 1
+        if handed is not None:
+            self._ledger.handed.add((handed, self._worker))
+
+
 @dataclass(slots=True)
 class Ledger:
     """Jobs in memory, in the place of the database."""
@@ -107,6 +126,8 @@ class Ledger:
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     tasks: dict[uuid.UUID, RunningTask] = field(default_factory=dict)
     handed: set[tuple[JobKey, str]] = field(default_factory=set)
+    held: int = 0
+    open_turns: int = 0
 
     def job(self, key: JobKey) -> Job | None:
         """See :meth:`airbridge.identity.jobs.Jobs.job`."""
@@ -116,9 +137,9 @@ class Ledger:
         """See :meth:`airbridge.identity.jobs.Jobs.task`."""
         return self.tasks.get(task_instance)
 
-    def hand_out(self, key: JobKey, worker: str) -> None:
-        """See :meth:`airbridge.identity.jobs.Jobs.hand_out`."""
-        self.handed.add((key, worker))
+    def turn(self, worker: str) -> LedgerTurn:
+        """See :meth:`airbridge.identity.jobs.Jobs.turn`."""
+        return LedgerTurn(self, worker)
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """See :meth:`airbridge.identity.jobs.Jobs.was_handed_out`."""

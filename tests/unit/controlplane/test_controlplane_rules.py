@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.controlplane.edge_requests import LAYOUT, NEIGHBOUR, WORKER, Ledger, worker
 
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, job_of_fetch, needs_body
+from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
+from airbridge.controlplane._fetch import Fetched, fetched
 from airbridge.controlplane._refusal import Refusal
 from airbridge.controlplane._s3_rules import S3Rules
 from airbridge.identity.jobs import Job, JobKey, RunningTask
@@ -133,7 +134,7 @@ def test_worker_writes_the_logs_of_its_own_jobs(ledger: Ledger, verb: str, call:
 
 
 def test_worker_may_finish_the_log_of_a_part_while_the_next_one_runs_elsewhere(ledger: Ledger) -> None:
-    ledger.hand_out(MINE, WORKER)
+    ledger.handed.add((MINE, WORKER))
     ledger.jobs[MINE] = Job(NEIGHBOUR, "running")
     assert _edge(ledger, "POST", f"logs/push/{_path(MINE)}") == ""
     assert _edge(ledger, "PATCH", f"jobs/state/{_path(MINE)}/success") == "job_not_yours"
@@ -183,9 +184,11 @@ def test_answer_to_a_fetch_names_its_job() -> None:
     assert needs_body("POST", f"jobs/fetch/{WORKER}")
     assert not needs_body("POST", f"logs/push/{_path(MINE)}")
     fields = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3, "try_number": 2, "command": {}}
-    assert job_of_fetch(json.dumps(fields).encode()) == JobKey("d", "t", "r", 3, 2)
+    assert fetched(json.dumps(fields).encode()) == Fetched(JobKey("d", "t", "r", 3, 2), "")
+    workload = {**fields, "command": {"ti": {"id": str(TASK)}}}
+    assert fetched(json.dumps(workload).encode()) == Fetched(JobKey("d", "t", "r", 3, 2), str(TASK))
     for nothing in (b"null", b"", b"{}", b"<html>"):
-        assert job_of_fetch(nothing) is None
+        assert fetched(nothing) is None
 
 
 # --- the Execution API ------------------------------------------------------------------------------

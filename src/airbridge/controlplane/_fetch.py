@@ -1,0 +1,132 @@
+"""Hands out jobs: to each worker no more at once than it is enrolled for, whatever it asks for.
+
+The edge API behind believes the number of free slots that a worker names. Here a worker's fetches pass one
+after the other, and each with the slots that are free by the control plane's own count, so that no two of
+them take the same slot. What an answer hands out is written down before the worker knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID
+
+import anyio
+
+from airbridge.identity.jobs import JobKey
+
+if TYPE_CHECKING:
+    from airbridge.controlplane._correlation import Exchange
+    from airbridge.identity.model import Worker
+
+__all__ = ["FetchDesk", "Fetched", "Turn", "Turns", "fetched"]
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Call = Callable[[bytes, Send], Awaitable[None]]
+
+# Fetches of all workers that are under way at once: each holds a connection to the database, and the edge API
+# behind has one of its own for each.
+_AT_ONCE: Final = 8
+_OK: Final = 200
+_NOTHING: Final = b"null"  # what the edge API says when there is no job
+
+
+class Turn(Protocol):
+    """A worker's turn to fetch."""
+
+    held: int
+
+    def end(self, handed: JobKey | None = None) -> None:
+        """Let the next one fetch, after noting which job was handed out."""
+
+
+class Turns(Protocol):
+    """Who gives turns; see :class:`airbridge.identity.jobs.Jobs`."""
+
+    def turn(self, worker: str) -> Turn:
+        """Wait until nobody else fetches for ``worker``, and return its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The job in the edge API's answer to a fetch."""
+
+    key: JobKey
+    attempt: str
+    """Id of the task instance; empty where the workload names none."""
+
+
+def fetched(answer: bytes) -> Fetched | None:
+    """Return what the edge API's answer to a fetch hands out; ``None``: nothing."""
+    try:
+        job = json.loads(answer)
+        key = JobKey(job["dag_id"], job["task_id"], job["run_id"], job["map_index"], job["try_number"])
+    except (ValueError, TypeError, KeyError):
+        return None  # "null": there was nothing to do
+    try:
+        return Fetched(key, str(UUID(job["command"]["ti"]["id"])))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Fetched(key, "")
+
+
+class FetchDesk:
+    """Serves the fetches of all workers.
+
+    Args:
+        turns: who counts what a worker runs, and keeps its fetches apart from those at other api-servers.
+        in_thread: runs what waits for the database.
+    """
+
+    def __init__(self, turns: Turns, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+        self._turns = turns
+        self._in_thread = in_thread
+        # Those of one worker wait here, where waiting costs nothing: a flood of them holds one connection.
+        self._queues: dict[str, asyncio.Lock] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def serve(self, worker: Worker, body: bytes, call: Call, exchange: Exchange) -> None:
+        """Serve one fetch.
+
+        :param body: of the request, checked before
+        :param call: asks the edge API with a body
+        :param exchange: where the answer goes, and which attempt it hands out
+        """
+        async with self._queues.setdefault(worker.name, asyncio.Lock()), self._places:
+            turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
+            handed: Fetched | None = None
+            try:
+                free = worker.allowance.concurrency - turn.held
+                if free <= 0:
+                    await _say_nothing(exchange.send)
+                    return
+                messages: list[Message] = []
+
+                async def keep(message: Message) -> None:
+                    messages.append(message)
+
+                await call(_within(body, free), keep)
+                handed = fetched(b"".join(message.get("body", b"") for message in messages))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._in_thread(lambda: turn.end(handed.key if handed else None))
+        if handed:
+            exchange.correlation = handed.attempt
+        for message in messages:
+            await exchange.send(message)
+
+
+def _within(body: bytes, free: int) -> bytes:
+    asked = json.loads(body)
+    if asked["free_concurrency"] <= free:
+        return body
+    return json.dumps({**asked, "free_concurrency": free}).encode()
+
+
+async def _say_nothing(send: Send) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_NOTHING)).encode())]
+    await send({"type": "http.response.start", "status": _OK, "headers": headers})
+    await send({"type": "http.response.body", "body": _NOTHING})
