@@ -20,7 +20,8 @@ import anyio
 import anyio.to_thread
 
 import airbridge
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, job_of_fetch, needs_body
+from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries
+from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_token,
@@ -103,6 +104,7 @@ class EdgeMiddleware:
             self._roster = Roster(guard.store)
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
+            self._deliveries = Deliveries(guard.jobs, self._in_thread)
             self._s3_rules = S3Rules(guard.layout, self._edge_rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,26 +167,16 @@ class EdgeMiddleware:
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):
-            await self._hand_out(inner, request, send, worker.name)
+            fetch_id = request.only_header(FETCH_HEADER)
+            answer = await self._deliveries.fetch(self._app, inner, request.receive, worker.name, fetch_id)
+            for message in answer:
+                await send(message)
+        elif prefix == _EDGE_API and await self._deliveries.has_piece(
+            request.verb, call, request.only_header(CHUNK_HEADER)
+        ):
+            await _answer(send, 200, {})
         else:
             await self._app(inner, request.receive, send)
-
-    async def _hand_out(self, inner: Scope, request: _Request, send: Send, worker: str) -> None:
-        """Serve a fetch; what it hands out is written down before the worker knows of it."""
-        assert self._guard  # noqa: S101 - _serve() looked
-        jobs = self._guard.jobs
-        messages: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            messages.append(message)
-
-        await self._app(inner, request.receive, keep)
-        answer = b"".join(message.get("body", b"") for message in messages)
-        key = job_of_fetch(answer)
-        if key is not None:
-            await self._in_thread(lambda: jobs.hand_out(key, worker))
-        for message in messages:
-            await send(message)
 
     # --- calls that the uplink vouches for ----------------------------------------------------------
 

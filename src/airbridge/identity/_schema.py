@@ -56,6 +56,12 @@ _STEPS: Final = (
     );
     CREATE INDEX handed_out_handed_at ON airbridge.handed_out (handed_at);
     """,
+    """
+    -- Under which id the worker's courier asked for the job: it asks again under the same one when the answer
+    -- got lost on the way.
+    ALTER TABLE airbridge.handed_out ADD COLUMN fetch_id text;
+    CREATE UNIQUE INDEX handed_out_fetch ON airbridge.handed_out (worker, fetch_id);
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

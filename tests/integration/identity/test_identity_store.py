@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -296,6 +297,35 @@ def test_handed_out_job_is_remembered_for_a_week(database: Database, jobs: Jobs)
         cursor.execute("UPDATE airbridge.handed_out SET handed_at = now() - interval '8 days'")
     jobs.hand_out(JobKey("etl", "load", "manual__1", -1, 1), "north-1")
     assert not jobs.was_handed_out(KEY, "north-1")
+
+
+def test_job_is_found_under_the_id_of_its_fetch_until_its_worker_says_something(
+    database: Database, jobs: Jobs
+) -> None:
+    def set_state(state: str) -> None:
+        with database.cursor() as cursor:
+            cursor.execute("DELETE FROM edge_job")
+            cursor.execute(
+                "INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, state, queue,"
+                " concurrency_slots, command, edge_worker) VALUES"
+                " ('etl', 'extract', 'manual__1', -1, 1, %s, 'default', 2, '{\"ti\": {}}', 'north-1')",
+                (state,),
+            )
+
+    set_state("restarting")
+    jobs.hand_out(KEY, "north-1", "first")
+    handed = jobs.handed_out_under("first", "north-1")
+    assert handed is not None
+    assert json.loads(handed.answer) == {
+        **{"dag_id": "etl", "task_id": "extract", "run_id": "manual__1", "map_index": -1, "try_number": 1},
+        **{"concurrency_slots": 2, "command": {"ti": {}}},
+    }
+    assert jobs.handed_out_under("first", "south-2") is None
+    jobs.hand_out(KEY, "north-1", "second")  # the next part of the same attempt
+    assert jobs.handed_out_under("first", "north-1") is None
+    assert jobs.handed_out_under("second", "north-1") is not None
+    set_state("running")
+    assert jobs.handed_out_under("second", "north-1") is None
 
 
 # --- a database that goes away ----------------------------------------------------------------------

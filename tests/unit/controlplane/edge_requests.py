@@ -16,6 +16,7 @@ from airbridge.controlplane._audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.controlplane._s3_rules import S3Layout
 from airbridge.credential import Credential, JoinToken
+from airbridge.identity.jobs import HandedOut
 from airbridge.identity.model import Allowance, Worker
 from airbridge.identity.store import JoinRefusedError
 
@@ -91,6 +92,8 @@ class Ledger:
     jobs: dict[JobKey, Job] = field(default_factory=dict)
     tasks: dict[uuid.UUID, RunningTask] = field(default_factory=dict)
     handed: set[tuple[JobKey, str]] = field(default_factory=set)
+    under: dict[str, HandedOut] = field(default_factory=dict)
+    pieces: set[tuple[JobKey, datetime]] = field(default_factory=set)
 
     def job(self, key: JobKey) -> Job | None:
         """See :meth:`airbridge.identity.jobs.Jobs.job`."""
@@ -100,9 +103,20 @@ class Ledger:
         """See :meth:`airbridge.identity.jobs.Jobs.task`."""
         return self.tasks.get(task_instance)
 
-    def hand_out(self, key: JobKey, worker: str) -> None:
+    def hand_out(self, key: JobKey, worker: str, fetch_id: str | None = None) -> None:
         """See :meth:`airbridge.identity.jobs.Jobs.hand_out`."""
         self.handed.add((key, worker))
+        if fetch_id is not None:
+            self.under[fetch_id] = HandedOut(key, "{}", 1)
+
+    def handed_out_under(self, fetch_id: str, worker: str) -> HandedOut | None:
+        """See :meth:`airbridge.identity.jobs.Jobs.handed_out_under`."""
+        handed = self.under.get(fetch_id)
+        return handed if handed and (handed.key, worker) in self.handed else None
+
+    def has_log_piece(self, key: JobKey, written_at: datetime) -> bool:
+        """See :meth:`airbridge.identity.jobs.Jobs.has_log_piece`."""
+        return (key, written_at) in self.pieces
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """See :meth:`airbridge.identity.jobs.Jobs.was_handed_out`."""
