@@ -42,7 +42,7 @@ _FINAL_REASONS: Final = frozenset(
 # "Not now", whoever says it.
 _PASSING: Final = frozenset({408, 425, 429})
 # What Starlette says for a route that is not there: an api-server without its plugins, or not yet with them.
-_NO_ROUTE: Final = frozenset({"Not Found", "Method Not Allowed"})
+_NO_ROUTE: Final = ("Not Found", "Method Not Allowed")  # no set: details may be objects
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _SERVER_ERROR: Final = 500
@@ -120,7 +120,7 @@ class Answer:
     def _meaning_of_refusal(self) -> Meaning:
         said = self._json()
         if reason := said.get("reason"):
-            return Meaning.NO if reason in _FINAL_REASONS else Meaning.AWAY
+            return Meaning.NO if str(reason) in _FINAL_REASONS else Meaning.AWAY
         detail = said.get("detail")
         if not detail or detail in _NO_ROUTE or self.status < 400 or self.is_version_mismatch:
             return Meaning.AWAY  # some proxy's page, a redirect, a route that is not there
