@@ -15,7 +15,11 @@ def main() -> None:
 
         raise SystemExit(health_main())
     if sys.argv[1:] == ["send-logs"]:
-        # Started by the worker, in its environment; no command for people.
+        # Started by the worker, in its environment; no command for people. Airflow first: its start loads our
+        # logging, which must not be half loaded then.
+        import airflow.settings
+
+        airflow.settings.initialize()
         from airbridge.edge.task_logs import send_late
 
         raise SystemExit(1 if send_late() else 0)

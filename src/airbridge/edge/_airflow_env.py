@@ -93,8 +93,10 @@ def _s3_connection(settings: EdgeSettings) -> str:
                 "config_kwargs": {
                     "s3": {"addressing_style": "path"},
                     "connect_timeout": 5,
-                    "read_timeout": 60,
-                    "retries": {"mode": "standard", "max_attempts": 10},
+                    # Short: a log that cannot be sent when its task ends is sent later (_late_logs), and
+                    # until this gives up the task has its slot.
+                    "read_timeout": 20,
+                    "retries": {"mode": "standard", "max_attempts": 2},
                 },
             },
         }

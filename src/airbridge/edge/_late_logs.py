@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LateLogs"]
 
-# Between two tries; random, so that a fleet does not come back as one.
-_PAUSE_S: Final = (5.0, 25.0)
+# After a try that failed, which costs seconds of CPU for the imports alone; doubled each time. Random below
+# it, so that a fleet does not come back as one.
+_FIRST_PAUSE_S: Final = 15.0
+_LONGEST_PAUSE_S: Final = 300.0
 
 
 class LateLogs:
@@ -33,6 +35,7 @@ class LateLogs:
         self._courier_url = courier_url
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0.0
+        self._failed = 0
         self._looked = False
 
     def look(self) -> None:
@@ -43,8 +46,10 @@ class LateLogs:
         if self._process is not None:
             if self._process.poll() is None:
                 return
+            self._failed = self._failed + 1 if self._process.returncode else 0
             self._process = None
-            self._next = time.monotonic() + random.uniform(*_PAUSE_S)  # noqa: S311 - no secret
+            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._failed) if self._failed else 0.0
+            self._next = time.monotonic() + random.uniform(0.0, longest)  # noqa: S311 - no secret
         if time.monotonic() < self._next or not waits_for_s3(self._root) or self._is_away():
             return
         self._process = subprocess.Popen(
