@@ -36,3 +36,7 @@ if [ -r /secrets/control/db-password ] && [ -z "${AIRFLOW__DATABASE__SQL_ALCHEMY
   AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg2://airflow:$(airbridge_percent_encoded "$(cat /secrets/control/db-password)")@${POSTGRES_HOST:-postgres}:5432/airflow"
   export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN
 fi
+# Longer than edge hosts go on without their control plane, so that a task which reports late is still its own:
+# what they need to come back, to deliver what they kept, and a clock that is not quite the same.
+: "${AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT:=$((${EDGE_ABSENCE_LIMIT:-900} + 120))}"
+export AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT

@@ -31,7 +31,7 @@ CONTROL_PLANE = {
         "gateway",
     ),
 }
-EDGE_HOST = {"uplink", "dag-sync", "edge-worker"}
+EDGE_HOST = {"uplink", "courier", "dag-sync", "edge-worker"}
 DEMO = {"ingestion", "miner", "analyzer", "writer", "reporting"}
 # What "locks" means to the build: see LOCK_HASH in scripts/lib.sh.
 LOCKS = ("airflow", "edge", "gateway", "localstack", "sync")

@@ -24,6 +24,7 @@ from airbridge.controlplane._client_certificates import (
     described,
 )
 from airbridge.controlplane._correlation import Exchange
+from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries, checked_fetch_id
 from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
@@ -116,6 +117,7 @@ class EdgeMiddleware:
             self._limits = Limits(guard.limits)
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
+            self._deliveries = Deliveries(guard.jobs, self._lookup.in_thread)
             self._s3_rules = S3Rules(guard.layout, self._edge_rules)
             self._fetches = FetchDesk(guard.jobs, self._lookup.in_thread)
 
@@ -222,9 +224,14 @@ class EdgeMiddleware:
             await self._fetches.serve(
                 worker,
                 body,
+                checked_fetch_id(request.only_header(FETCH_HEADER)),
                 lambda body, keep: self._app(*request.with_body(inner, body), keep),
                 request.exchange,
             )
+        elif prefix == _EDGE_API and await self._deliveries.has_piece(
+            request.verb, call, request.only_header(CHUNK_HEADER)
+        ):
+            await _answer(send, 200, {})
         else:
             await self._app(inner, request.receive, send)
 

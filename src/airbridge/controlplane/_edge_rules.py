@@ -12,7 +12,7 @@ from airbridge.identity.jobs import HELD_STATES, Job, JobKey
 if TYPE_CHECKING:
     from airbridge.identity.model import Worker
 
-__all__ = ["EdgeRules", "JobLookup", "is_fetch", "needs_body"]
+__all__ = ["EdgeRules", "JobLookup", "is_fetch", "job_of_log", "needs_body"]
 
 _NAME: Final = "[^/]+"
 _JOB: Final = r"(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[0-9]{1,9})/(?P<map>-?[0-9]{1,9})"
@@ -53,6 +53,12 @@ def needs_body(verb: str, call: str) -> bool:
 def is_fetch(verb: str, call: str) -> bool:
     """Return whether the answer to this call may hand out a job."""
     return _match(_FETCH, verb, call) is not None
+
+
+def job_of_log(verb: str, call: str) -> JobKey | None:
+    """Return the job that this call sends a piece of log of; ``None``: it is no such call."""
+    match = _match(_LOG_PUSH, verb, call)
+    return _key(match) if match else None
 
 
 def _key(match: re.Match[str]) -> JobKey:

@@ -20,6 +20,7 @@ from airbridge.identity.jobs import JobKey
 
 if TYPE_CHECKING:
     from airbridge.controlplane._correlation import Exchange
+    from airbridge.identity.jobs import HandedOut
     from airbridge.identity.model import Worker
 
 __all__ = ["FetchDesk", "Fetched", "Turn", "Turns", "fetched"]
@@ -40,8 +41,8 @@ class Turn(Protocol):
 
     held: int
 
-    def end(self, handed: JobKey | None = None) -> None:
-        """Let the next one fetch, after noting which job was handed out."""
+    def end(self, handed: JobKey | None = None, fetch_id: str | None = None) -> None:
+        """Let the next one fetch, after noting which job was handed out, and to which question."""
 
 
 class Turns(Protocol):
@@ -49,6 +50,9 @@ class Turns(Protocol):
 
     def turn(self, worker: str) -> Turn:
         """Wait until nobody else fetches for ``worker``, and return its turn."""
+
+    def handed_out_under(self, fetch_id: str, worker: str) -> HandedOut | None:
+        """Return the job that was handed out to this question and not heard of since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,13 @@ class FetchDesk:
         self._queues: dict[str, asyncio.Lock] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def serve(self, worker: Worker, body: bytes, call: Call, exchange: Exchange) -> None:
-        """Serve one fetch.
+    async def serve(
+        self, worker: Worker, body: bytes, fetch_id: str | None, call: Call, exchange: Exchange
+    ) -> None:
+        """Serve one fetch; the same question gets the same job, until the worker has said something about it.
 
         :param body: of the request, checked before
+        :param fetch_id: id of the question, where the worker's courier gives it one
         :param call: asks the edge API with a body
         :param exchange: where the answer goes, and which attempt it hands out
         """
@@ -99,24 +106,36 @@ class FetchDesk:
             turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
             handed: Fetched | None = None
             try:
-                free = worker.allowance.concurrency - turn.held
-                if free <= 0:
-                    await _say_nothing(exchange.send)
-                    return
-                messages: list[Message] = []
-
-                async def keep(message: Message) -> None:
-                    messages.append(message)
-
-                await call(_within(body, free), keep)
+                messages = await self._known(worker, fetch_id) or await self._asked(worker, turn, body, call)
                 handed = fetched(b"".join(message.get("body", b"") for message in messages))
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._in_thread(lambda: turn.end(handed.key if handed else None))
+                    await self._in_thread(lambda: turn.end(handed.key if handed else None, fetch_id))
         if handed:
             exchange.correlation = handed.attempt
         for message in messages:
             await exchange.send(message)
+
+    async def _known(self, worker: Worker, fetch_id: str | None) -> list[Message]:
+        """Return the answer that this question had before; empty: it had none, or no job."""
+        if fetch_id is None:
+            return []
+        known = await self._in_thread(lambda: self._turns.handed_out_under(fetch_id, worker.name))
+        return [] if known is None else _answer(known.answer)
+
+    @staticmethod
+    async def _asked(worker: Worker, turn: Turn, body: bytes, call: Call) -> list[Message]:
+        """Return what the edge API answers."""
+        free = worker.allowance.concurrency - turn.held
+        if free <= 0:
+            return _answer(_NOTHING)
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        await call(_within(body, free), keep)
+        return messages
 
 
 def _within(body: bytes, free: int) -> bytes:
@@ -126,7 +145,9 @@ def _within(body: bytes, free: int) -> bytes:
     return json.dumps({**asked, "free_concurrency": free}).encode()
 
 
-async def _say_nothing(send: Send) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_NOTHING)).encode())]
-    await send({"type": "http.response.start", "status": _OK, "headers": headers})
-    await send({"type": "http.response.body", "body": _NOTHING})
+def _answer(body: bytes) -> list[Message]:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return [
+        {"type": "http.response.start", "status": _OK, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    ]

@@ -14,6 +14,15 @@ def main() -> None:
         from airbridge.edge.health import main as health_main
 
         raise SystemExit(health_main())
+    if sys.argv[1:] == ["send-logs"]:
+        # Started by the worker, in its environment; no command for people. Airflow first: its start loads our
+        # logging, which must not be half loaded then.
+        import airflow.settings
+
+        airflow.settings.initialize()
+        from airbridge.edge.task_logs import send_late
+
+        raise SystemExit(1 if send_late() else 0)
     from airbridge.edge._cli import app
 
     app()

@@ -36,12 +36,14 @@ S3_CONN_ID: Final = "airbridge_s3"
 
 _MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - memory only, so the token reaches no disk; the file is 0600
 
-# A call that fails is tried again after 1 s, then up to 15 s later (random): 75 times are about ten
-# minutes, the control plane's own patience with a silent task (task_instance_heartbeat_timeout).
-# A worker that gives up lets its tasks finish, exits, and is started again.
-_RETRIES: Final = "75"
-_RETRY_WAIT_MIN_S: Final = "1.0"
-_RETRY_WAIT_MAX_S: Final = "15.0"
+# A call that fails is tried again after 1 s, then up to 15 s later (random, 8 s on average). While the
+# control plane is away the courier acknowledges what needs no answer, so that this is for the rest: questions
+# of tasks, and a courier that is being started again.
+_RETRY_WAIT_MIN_S: Final = 1.0
+_RETRY_WAIT_MAX_S: Final = 15.0
+# So many more than the limit takes on average that waiting for less than the limit is out of the question.
+_RETRY_MARGIN: Final = 1.5
+_RETRIES_AT_LEAST: Final = 20
 
 # Each failed heartbeat of a task has gone through all retries above by itself.
 _FAILED_HEARTBEATS: Final = "30"
@@ -58,6 +60,12 @@ _REMOVED: Final = (
     "AIRFLOW__API_AUTH__JWT_PRIVATE_KEY_PATH",
     "AIRFLOW__API_AUTH__JWT_ALGORITHM",
 )
+
+
+def _retries(limit_s: float) -> str:
+    """Return how many tries outlast an absence of ``limit_s`` seconds."""
+    average = (_RETRY_WAIT_MIN_S + _RETRY_WAIT_MAX_S) / 2
+    return str(_RETRIES_AT_LEAST + int(_RETRY_MARGIN * limit_s / average))
 
 
 def write_private_token(token: str, worker: str) -> Path:
@@ -85,8 +93,10 @@ def _s3_connection(settings: EdgeSettings) -> str:
                 "config_kwargs": {
                     "s3": {"addressing_style": "path"},
                     "connect_timeout": 5,
-                    "read_timeout": 60,
-                    "retries": {"mode": "standard", "max_attempts": 10},
+                    # Short: a log that cannot be sent when its task ends is sent later (_late_logs), and
+                    # until this gives up the task has its slot.
+                    "read_timeout": 20,
+                    "retries": {"mode": "standard", "max_attempts": 2},
                 },
             },
         }
@@ -94,10 +104,10 @@ def _s3_connection(settings: EdgeSettings) -> str:
 
 
 def _no_proxy(environ: Mapping[str, str], settings: EdgeSettings) -> str:
-    """Return NO_PROXY with the uplink in it: it is a neighbour, whatever proxy the host uses."""
+    """Return NO_PROXY with courier and uplink in it: they are neighbours, whatever proxy the host uses."""
     known = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
     hosts = [part.strip() for part in known.split(",") if part.strip()]
-    for url in (settings.uplink_url, settings.s3_endpoint_url):
+    for url in (settings.courier_url, settings.uplink_url, settings.s3_endpoint_url):
         host = urlsplit(url).hostname
         if host and host not in hosts:
             hosts.append(host)
@@ -113,12 +123,13 @@ def airflow_environment(
     :param token_file: file that holds the token and nothing else
     """
     no_proxy = _no_proxy(environ, settings)
+    retries = _retries(settings.edge_absence_limit)
     decided = {
         "AIRFLOW__CORE__EXECUTOR": "airflow.providers.edge3.executors.EdgeExecutor,LocalExecutor",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.uplink_url}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.courier_url}/execution/",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # urljoin() drops the last segment of this address, so it has one to drop.
-        "AIRFLOW__EDGE__API_URL": f"{settings.uplink_url}/edge_worker/v1/rpcapi",
+        "AIRFLOW__EDGE__API_URL": f"{settings.courier_url}/edge_worker/v1/rpcapi",
         "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": str(settings.edge_heartbeat_interval),
         "AIRFLOW__EDGE__DRAIN_TIMEOUT_SEC": str(settings.worker_drain_timeout),
         "AIRFLOW__EDGE__EXTENDED_SYSTEM_INFO_FUNCTION": "airbridge.edge.sysinfo.report",
@@ -130,6 +141,7 @@ def airflow_environment(
         "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": settings.task_logs_url,
         "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": S3_CONN_ID,
         f"AIRFLOW_CONN_{S3_CONN_ID.upper()}": _s3_connection(settings),
+        "COURIER_URL": settings.courier_url,
         "DAG_STORE": str(settings.dag_store),
         "EDGE_STATE_DIR": str(settings.edge_state_dir),
         "EDGE_MIN_FREE_DISK_MB": str(settings.edge_min_free_disk_mb),
@@ -150,12 +162,12 @@ def airflow_environment(
         # A full disk stops new tasks, and room lets them in again (airbridge.edge.sysinfo).
         "AIRFLOW__EDGE__AUTOMATIC_MAINTENANCE_ON": "error",
         "AIRFLOW__EDGE__AUTOMATIC_MAINTENANCE_EXIT": "info",
-        "AIRFLOW__EDGE__API_RETRIES": _RETRIES,
-        "AIRFLOW__EDGE__API_RETRY_WAIT_MIN": _RETRY_WAIT_MIN_S,
-        "AIRFLOW__EDGE__API_RETRY_WAIT_MAX": _RETRY_WAIT_MAX_S,
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": _RETRIES,
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": _RETRY_WAIT_MIN_S,
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": _RETRY_WAIT_MAX_S,
+        "AIRFLOW__EDGE__API_RETRIES": retries,
+        "AIRFLOW__EDGE__API_RETRY_WAIT_MIN": str(_RETRY_WAIT_MIN_S),
+        "AIRFLOW__EDGE__API_RETRY_WAIT_MAX": str(_RETRY_WAIT_MAX_S),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": retries,
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": str(_RETRY_WAIT_MIN_S),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": str(_RETRY_WAIT_MAX_S),
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": _FAILED_HEARTBEATS,
     }
     kept = {name: value for name, value in environ.items() if name not in _REMOVED}

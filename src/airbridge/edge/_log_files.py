@@ -5,12 +5,15 @@ around it. That folder holds every attempt's log, so the end of one attempt took
 writing; and the parts of a deferred task share one file, so an early end took away what the next part wrote.
 Here a mark beside each file says how many bytes of it were sent, only one process at a time sends from it,
 and files are deleted long after their last line.
+
+A log that could not be sent is put on a list, one small file an entry, from which it is sent when S3 is back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["send_rest", "sweep"]
+__all__ = ["list_unsent", "put_on_list", "send_listed", "send_rest", "sweep", "waits_for_s3"]
 
 _SUFFIX: Final = ".sent"
+_LIST: Final = ".unsent"
 # Longer than a task that has come back from a deferral may be silent: its file must still be there.
 _KEPT_S: Final = 6 * 3600.0
 
@@ -34,10 +38,12 @@ def _read_number(text: bytes) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def send_rest(log: Path, send: Callable[[str], bool]) -> bool:
+def send_rest(log: Path, send: Callable[[str], bool], *, whole_lines: bool = False) -> bool:
     """Hand what was not sent yet of ``log`` to ``send``, and remember that when it returns true.
 
     Returns true when everything is sent. A file that is not there has nothing to send.
+
+    :param whole_lines: leave a line that is not ended to who is writing it
     """
     if not log.is_file():
         return True
@@ -48,11 +54,53 @@ def send_rest(log: Path, send: Callable[[str], bool]) -> bool:
         with log.open("rb") as file:
             file.seek(sent)
             rest = file.read()
+        if whole_lines:
+            rest = rest[: rest.rfind(b"\n") + 1]
         if rest and not send(rest.decode(errors="backslashreplace")):
             return False
         mark.truncate(0)
         mark.write(str(sent + len(rest)).encode())
     return True
+
+
+def put_on_list(root: Path, log: Path) -> None:
+    """Remember that ``log``, which lies below ``root``, is to be sent later."""
+    path = str(log.relative_to(root))
+    entry = root / _LIST / hashlib.sha256(path.encode()).hexdigest()
+    entry.parent.mkdir(exist_ok=True)
+    entry.write_text(path)
+
+
+def list_unsent(root: Path) -> int:
+    """Put every log below ``root`` on the list that is not whole in S3; return how many.
+
+    For a worker that starts: the tasks of the one before, which may have been killed, write no more.
+    """
+    found = 0
+    for log in list(root.rglob("*.log")):
+        mark = _mark_of(log)
+        with contextlib.suppress(OSError):
+            sent = _read_number(mark.read_bytes()) if mark.exists() else 0
+            if log.stat().st_size > sent:
+                put_on_list(root, log)
+                found += 1
+    return found
+
+
+def waits_for_s3(root: Path) -> bool:
+    """Return whether anything is on the list."""
+    folder = root / _LIST
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def send_listed(root: Path, send: Callable[[Path], bool]) -> int:
+    """Send what is on the list, until one cannot be sent; return how many are left."""
+    entries = sorted((root / _LIST).glob("*"))
+    for done, entry in enumerate(entries):
+        if not send(root / entry.read_text()):
+            return len(entries) - done
+        entry.unlink(missing_ok=True)
+    return 0
 
 
 def sweep(root: Path, kept_s: float = _KEPT_S) -> int:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airbridge.courier_status import read_status
 from airbridge.edge._token_source import read_credential
 from airbridge.edge.token import API_PREFIX, request_headers
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError, UnreachableError
@@ -96,12 +97,20 @@ def _renew_certificate(environ: Mapping[str, str]) -> None:
     start_renewal(environ)
 
 
+def _courier(environ: Mapping[str, str]) -> str:
+    """Return what the courier says, which goes on while the control plane is away."""
+    try:
+        return read_status(environ.get("COURIER_URL") or "http://courier:8080").line
+    except AirbridgeError as error:
+        return str(error)
+
+
 def main() -> int:
     """Print one line and return the exit code: 0 healthy, else the error's."""
     _renew_certificate(os.environ)
     try:
-        print(f"healthy: {check(os.environ)}")
+        print(f"healthy: {check(os.environ)}; courier: {_courier(os.environ)}")
     except AirbridgeError as error:
-        print(f"unhealthy: {error}", file=sys.stderr)
+        print(f"unhealthy: {error}; courier: {_courier(os.environ)}", file=sys.stderr)
         return error.exit_code
     return 0

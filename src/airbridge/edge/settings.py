@@ -47,6 +47,8 @@ _FIXES: Final = {
     "WORKER_DRAIN_TIMEOUT": "set it to the seconds that tasks get to finish at a stop: 0 (no limit) to 86400",
     "EDGE_HEARTBEAT_INTERVAL": "set it to the control plane's [edge] heartbeat_interval: 1 to 300 seconds",
     "EDGE_MIN_FREE_DISK_MB": "set it to the MiB below which no new task is taken: 0 to 1048576",
+    "EDGE_ABSENCE_LIMIT": "set it to the control plane's EDGE_ABSENCE_LIMIT: 60 to 86400 seconds",
+    "COURIER_URL": "leave it unset (http://courier:8080) unless the courier has another address",
     "UPLINK_URL": "leave it unset (http://uplink:8080) unless the uplink has another address",
     "S3_ENDPOINT_URL": "leave it unset (http://uplink:9000) unless the uplink has another address",
 }
@@ -105,8 +107,12 @@ class EdgeSettings(BaseSettings):
     """Lock, heartbeat mark, the credential of a host that joined; a volume, so that a restart remembers."""
     edge_min_free_disk_mb: int = Field(default=512, ge=0, le=1_048_576)
     """MiB of free disk below which the worker takes no new task and ``diag`` fails."""
+    edge_absence_limit: int = Field(default=900, ge=60, le=86_400)
+    """Seconds for which tasks go on while the control plane is away; it must be as patient as that."""
     dag_store: Path = Path("/store")
     """Root of the DAG store that dag-sync fills."""
+    courier_url: str = "http://courier:8080"
+    """Where the worker and its tasks report; the courier keeps what the control plane cannot take now."""
     uplink_url: str = "http://uplink:8080"
     s3_endpoint_url: str = "http://uplink:9000"
     aws_default_region: str = "us-east-1"
@@ -118,7 +124,7 @@ class EdgeSettings(BaseSettings):
     def _check_control_plane_url(cls, value: str) -> str:
         return _origin(value, ("https",))
 
-    @field_validator("uplink_url", "s3_endpoint_url")
+    @field_validator("courier_url", "uplink_url", "s3_endpoint_url")
     @classmethod
     def _check_uplink_url(cls, value: str) -> str:
         return _origin(value, ("http", "https"))

@@ -1,9 +1,9 @@
 """Called by the stock edge worker before each heartbeat (``[edge] extended_system_info_function``).
 
 Adds what an operator wants to see of an edge host, notes that a heartbeat leaves (see
-:mod:`airbridge.edge._presence`), removes old logs that are in S3, and reports a full disk as an error:
-with ``[edge] automatic_maintenance_on=error`` the worker then finishes what it runs, takes nothing new,
-and comes back by itself once there is room.
+:mod:`airbridge.edge._presence`), removes old logs that are in S3, has those sent that could not be sent in
+their time, and reports a full disk as an error: with ``[edge] automatic_maintenance_on=error`` the worker
+then finishes what it runs, takes nothing new, and comes back by itself once there is room.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import airbridge
+from airbridge.edge._late_logs import LateLogs
 from airbridge.edge._log_files import sweep
 from airbridge.edge._presence import Presence
 from airbridge.edge._warm import warm_up
@@ -31,6 +32,7 @@ __all__ = ["BYTES_PER_MIB", "report"]
 BYTES_PER_MIB = 1024 * 1024
 
 _LOGS: Final = "/opt/airflow/logs"  # [logging] base_log_folder in edge-worker/airflow.cfg
+_COURIER: Final = "http://courier:8080"  # COURIER_URL, where nothing says otherwise
 _STORE: Final = "/store"  # DAG_STORE, where nothing says otherwise
 _SWEEP_EVERY: Final = 60  # calls; ten minutes at the usual heartbeat
 
@@ -40,6 +42,7 @@ class _Calls:
     """How often this process was asked: the first time is before it is registered."""
 
     count: int = field(default=0)
+    late_logs: LateLogs | None = field(default=None)
 
 
 _calls = _Calls()
@@ -53,10 +56,9 @@ def _observe() -> dict[str, str | int | float | datetime]:
         # A disk that is full must not stop the heartbeat that says so.
         with contextlib.suppress(OSError):
             Presence(state_dir, os.environ["AIRFLOW__API_AUTH__JWT_ISSUER"]).mark()
-    if _calls.count % _SWEEP_EVERY == 0:
-        # Others clean up beside this one, and what one of them was faster with is no trouble.
-        with contextlib.suppress(OSError):
-            sweep(Path(os.environ.get("AIRFLOW__LOGGING__BASE_LOG_FOLDER", _LOGS)))
+    # Others clean up beside this one, and what one of them was faster with is no trouble.
+    with contextlib.suppress(OSError):
+        _care_for_logs(Path(os.environ.get("AIRFLOW__LOGGING__BASE_LOG_FOLDER", _LOGS)))
     free = shutil.disk_usage(state_dir).free // BYTES_PER_MIB
     info: dict[str, str | int | float | datetime] = {
         "airbridge_version": airbridge.__version__,
@@ -67,6 +69,15 @@ def _observe() -> dict[str, str | int | float | datetime]:
         info["status"] = logging.ERROR
         info["status_text"] = f"disk is full: {free} MiB free, {minimum} MiB wanted (EDGE_MIN_FREE_DISK_MB)"
     return info
+
+
+def _care_for_logs(folder: Path) -> None:
+    if _calls.late_logs is None:
+        # The first time, when no task of this worker writes yet.
+        _calls.late_logs = LateLogs(folder, os.environ.get("COURIER_URL", _COURIER))
+    _calls.late_logs.look()
+    if _calls.count % _SWEEP_EVERY == 0:
+        sweep(folder)
 
 
 def _dag_tree() -> str:

@@ -1,15 +1,20 @@
 """Airflow's logging on an edge host (``[logging] logging_config_class``).
 
 Task logs go to S3 and none is lost: see :mod:`airbridge.edge._log_files` for what is wrong with the way that
-Airflow's own S3 logging does it. Each of their lines carries the id of the attempt, and so does each line of
-the container's own log that is about one (:mod:`airbridge.edge._correlation`); that one is JSON as well.
-Needs Airflow; loaded by the worker and the processes that it forks.
+Airflow's own S3 logging does it. While the control plane is away nothing is tried: the task has ended, and
+minutes of retries would only keep its slot. :mod:`airbridge.edge.sysinfo` has such logs sent later.
+
+Each line of a task's log carries the id of the attempt, and so does each line of the container's own log that
+is about one (:mod:`airbridge.edge._correlation`); that one is JSON as well. Needs Airflow; loaded by the
+worker and the processes that it forks.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,13 +22,15 @@ from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER, DEF
 from airflow.configuration import conf
 from airflow.providers.amazon.aws.log.s3_task_handler import S3RemoteLogIO
 
+from airbridge.courier_status import read_status
 from airbridge.edge._correlation import add_correlation, attempt_in_arguments, work_on
-from airbridge.edge._log_files import send_rest
+from airbridge.edge._log_files import put_on_list, send_listed, send_rest
+from airbridge.errors import UnreachableError
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Callable
 
-__all__ = ["LOGGING_CONFIG", "REMOTE_TASK_LOG"]
+__all__ = ["LOGGING_CONFIG", "REMOTE_TASK_LOG", "send_late"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +45,18 @@ class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
         """Upload the log at ``path``, which is absolute or relative to the folder of all logs."""
         work_on(str(ti.id))  # of a task that ended before it could say so
         local = self.base_log_folder / path
+        if not _is_away() and send_rest(local, self._sender_of(local)):
+            return
+        put_on_list(self.base_log_folder, local)
+        _log.warning("the log %s is not in S3 yet; it stays on this host until it can be sent", local)
+
+    def send_again(self, local: Path) -> bool:
+        """Send the rest of a log that could not be sent when its task ended."""
+        return send_rest(local, self._sender_of(local), whole_lines=True)
+
+    def _sender_of(self, local: Path) -> Callable[[str], bool]:
         remote = f"{self.remote_base}/{local.relative_to(self.base_log_folder)}"
-        if not send_rest(local, lambda text: self._append(text, remote)):
-            _log.error("the log %s is not in S3; it stays on this host", local)
+        return lambda text: self._append(text, remote)
 
     def _append(self, text: str, remote: str) -> bool:
         text = text.removesuffix("\n")  # write() puts one between the old and the new
@@ -52,6 +68,19 @@ class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
             _log.exception("what S3 has of %s could not be read", remote)
             return False
         return bool(self.write(text, remote, append=False))
+
+
+def _is_away() -> bool:
+    """Whether S3 need not be tried; a courier that says nothing says nothing about S3."""
+    try:
+        return read_status(os.environ["COURIER_URL"]).away
+    except (UnreachableError, KeyError):
+        return False
+
+
+def send_late() -> int:
+    """Send the logs that could not be sent in their time; return how many are left."""
+    return send_listed(Path(BASE_LOG_FOLDER), REMOTE_TASK_LOG.send_again)
 
 
 def _in_json(config: dict[str, Any]) -> dict[str, Any]:

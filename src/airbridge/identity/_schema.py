@@ -73,6 +73,12 @@ _STEPS: Final = (
         ADD COLUMN proof  bytea,
         ADD COLUMN secret bigint REFERENCES airbridge.worker_secret (id) ON DELETE SET NULL;
     """,
+    """
+    -- Under which id the worker's courier asked for the job: it asks again under the same one when the answer
+    -- got lost on the way.
+    ALTER TABLE airbridge.handed_out ADD COLUMN fetch_id text;
+    CREATE UNIQUE INDEX handed_out_fetch ON airbridge.handed_out (worker, fetch_id);
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airbridge.identity.database import Database
 
-__all__ = ["HELD_STATES", "FetchTurn", "Job", "JobKey", "Jobs", "RunningTask"]
+__all__ = ["HELD_STATES", "FetchTurn", "HandedOut", "Job", "JobKey", "Jobs", "RunningTask"]
 
-HELD_STATES: Final = ("restarting", "running")
+# Between a fetch and the worker's first word about the job.
+_CLAIMED: Final = "restarting"
+HELD_STATES: Final = (_CLAIMED, "running")
 """States of ``edge_job`` between a fetch (the first one) and the worker's report of the end."""
 
 # Far longer than a worker may go on sending the log of what it ran.
@@ -38,9 +42,10 @@ _HELD = """
       AND greatest(j.last_update, t.last_heartbeat_at) > now() - %(silent)s
 """
 _HAND_OUT = """
-    INSERT INTO airbridge.handed_out (dag_id, task_id, run_id, map_index, try_number, worker)
-    VALUES (%s, %s, %s, %s, %s, %s)
-    ON CONFLICT (dag_id, task_id, run_id, map_index, try_number, worker) DO UPDATE SET handed_at = now()
+    INSERT INTO airbridge.handed_out (dag_id, task_id, run_id, map_index, try_number, worker, fetch_id)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (dag_id, task_id, run_id, map_index, try_number, worker)
+    DO UPDATE SET handed_at = now(), fetch_id = excluded.fetch_id
 """
 
 
@@ -101,17 +106,40 @@ class FetchTurn:
             """Slots that the worker's jobs take up now."""
             self._transaction = transaction.pop_all()
 
-    def end(self, handed: JobKey | None = None) -> None:
+    def end(self, handed: JobKey | None = None, fetch_id: str | None = None) -> None:
         """Let the next one fetch, after noting which job was handed out.
 
         :param handed: ``None``: none was
+        :param fetch_id: under which it was asked for; see :meth:`Jobs.handed_out_under`
         """
         with self._transaction:
             if handed is not None:
-                self._cursor.execute(_HAND_OUT, (*handed._values, self._worker))
+                if fetch_id is not None:
+                    # The answer before was a job that is gone by now: the question is about this one.
+                    self._cursor.execute(
+                        "UPDATE airbridge.handed_out SET fetch_id = NULL WHERE worker = %s AND fetch_id = %s",
+                        (self._worker, fetch_id),
+                    )
+                self._cursor.execute(_HAND_OUT, (*handed._values, self._worker, fetch_id))
                 self._cursor.execute(
                     "DELETE FROM airbridge.handed_out WHERE handed_at < now() - %s", (_KEPT,)
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """A job as it was handed out."""
+
+    key: JobKey
+    command: str
+    """The workload, as JSON."""
+    concurrency_slots: int
+
+    @property
+    def answer(self) -> bytes:
+        """What the edge API answered to the fetch (``EdgeJobFetched``)."""
+        job = {**asdict(self.key), "concurrency_slots": self.concurrency_slots}
+        return json.dumps({**job, "command": json.loads(self.command)}).encode()
 
 
 class Jobs:
@@ -149,6 +177,30 @@ class Jobs:
         :raises UnreachableError: the database does not answer, or a fetch before this one does not end
         """
         return FetchTurn(self._database, worker)
+
+    def handed_out_under(self, fetch_id: str, worker: str) -> HandedOut | None:
+        """Return the job that ``worker`` was given under this id and has said nothing about yet."""
+        with self._database.cursor() as cursor:
+            cursor.execute(
+                "SELECT j.dag_id, j.task_id, j.run_id, j.map_index, j.try_number, j.command,"
+                " j.concurrency_slots"
+                " FROM airbridge.handed_out h"
+                " JOIN edge_job j USING (dag_id, task_id, run_id, map_index, try_number)"
+                " WHERE h.worker = %s AND h.fetch_id = %s AND j.edge_worker = h.worker AND j.state = %s",
+                (worker, fetch_id, _CLAIMED),
+            )
+            row = cursor.fetchone()
+        return None if row is None else HandedOut(JobKey(*row[:5]), *row[5:])
+
+    def has_log_piece(self, key: JobKey, written_at: datetime) -> bool:
+        """Return whether the piece of this attempt's log that was written then is here already."""
+        with self._database.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM edge_logs WHERE dag_id = %s AND task_id = %s AND run_id = %s"
+                " AND map_index = %s AND try_number = %s AND log_chunk_time = %s",
+                (*key._values, written_at),
+            )
+            return cursor.fetchone() is not None
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """Return whether ``worker`` was ever handed a part of this attempt, within a week."""

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -410,6 +411,48 @@ def test_join_is_repeated_only_while_its_credential_is_the_newest(
     with pytest.raises(JoinRefusedError) as caught:
         store.join(join, "10.0.0.9", proof)
     assert caught.value.reason == "join_token_replayed"
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_job_is_found_under_the_id_of_its_fetch_until_its_worker_says_something(
+    database: Database, jobs: Jobs
+) -> None:
+    def hand_out(fetch_id: str) -> None:
+        jobs.turn("north-1").end(KEY, fetch_id)
+
+    def set_state(state: str) -> None:
+        with database.cursor() as cursor:
+            cursor.execute("DELETE FROM edge_job")
+            cursor.execute(
+                "INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, state, queue,"
+                " concurrency_slots, command, edge_worker) VALUES"
+                " ('etl', 'extract', 'manual__1', -1, 1, %s, 'default', 2, '{\"ti\": {}}', 'north-1')",
+                (state,),
+            )
+
+    set_state("restarting")
+    hand_out("first")
+    handed = jobs.handed_out_under("first", "north-1")
+    assert handed is not None
+    assert json.loads(handed.answer) == {
+        **{"dag_id": "etl", "task_id": "extract", "run_id": "manual__1", "map_index": -1, "try_number": 1},
+        **{"concurrency_slots": 2, "command": {"ti": {}}},
+    }
+    assert jobs.handed_out_under("first", "south-2") is None
+    hand_out("second")  # the next part of the same attempt
+    assert jobs.handed_out_under("first", "north-1") is None
+    assert jobs.handed_out_under("second", "north-1") is not None
+    set_state("running")
+    assert jobs.handed_out_under("second", "north-1") is None
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_question_whose_job_is_gone_may_be_answered_with_another(jobs: Jobs) -> None:
+    other = replace(KEY, task_id="load")
+    jobs.turn("north-1").end(KEY, "same")
+    jobs.turn("north-1").end(other, "same")
+    assert jobs.was_handed_out(KEY, "north-1")
+    assert jobs.was_handed_out(other, "north-1")
 
 
 # --- a database that goes away ----------------------------------------------------------------------

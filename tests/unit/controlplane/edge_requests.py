@@ -16,6 +16,7 @@ from airbridge.controlplane._audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.controlplane._s3_rules import S3Layout
 from airbridge.credential import Credential, JoinToken
+from airbridge.identity.jobs import HandedOut
 from airbridge.identity.model import Allowance, HeldCertificate, Worker
 from airbridge.identity.store import JoinRefusedError
 
@@ -112,11 +113,13 @@ class LedgerTurn:
         self.held = ledger.held
         ledger.open_turns += 1
 
-    def end(self, handed: JobKey | None = None) -> None:
+    def end(self, handed: JobKey | None = None, fetch_id: str | None = None) -> None:
         """See :meth:`airbridge.identity.jobs.FetchTurn.end`."""
         self._ledger.open_turns -= 1
         if handed is not None:
             self._ledger.handed.add((handed, self._worker))
+            if fetch_id is not None:
+                self._ledger.under[fetch_id] = HandedOut(handed, "{}", 1)
 
 
 @dataclass(slots=True)
@@ -128,6 +131,8 @@ class Ledger:
     handed: set[tuple[JobKey, str]] = field(default_factory=set)
     held: int = 0
     open_turns: int = 0
+    under: dict[str, HandedOut] = field(default_factory=dict)
+    pieces: set[tuple[JobKey, datetime]] = field(default_factory=set)
 
     def job(self, key: JobKey) -> Job | None:
         """See :meth:`airbridge.identity.jobs.Jobs.job`."""
@@ -140,6 +145,15 @@ class Ledger:
     def turn(self, worker: str) -> LedgerTurn:
         """See :meth:`airbridge.identity.jobs.Jobs.turn`."""
         return LedgerTurn(self, worker)
+
+    def handed_out_under(self, fetch_id: str, worker: str) -> HandedOut | None:
+        """See :meth:`airbridge.identity.jobs.Jobs.handed_out_under`."""
+        handed = self.under.get(fetch_id)
+        return handed if handed and (handed.key, worker) in self.handed else None
+
+    def has_log_piece(self, key: JobKey, written_at: datetime) -> bool:
+        """See :meth:`airbridge.identity.jobs.Jobs.has_log_piece`."""
+        return (key, written_at) in self.pieces
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """See :meth:`airbridge.identity.jobs.Jobs.was_handed_out`."""

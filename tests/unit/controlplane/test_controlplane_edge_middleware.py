@@ -739,3 +739,55 @@ def test_nothing_is_written_down_when_there_was_no_job(ledger: Ledger, enrolment
 
     assert _call(door_before(edge_api, enrolments, ledger), "jobs/fetch/{}").status == 200
     assert ledger.handed == set()
+
+
+FETCH_ID = "0123456789abcdef" * 2
+
+
+def _fetch(number: str) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"x-airbridge-fetch", number.encode()),)
+
+
+def _push(door: EdgeMiddleware, written_at: str) -> int:
+    call = "logs/push/etl/extract/r/2/-1"
+    headers = ((b"x-airbridge-chunk", written_at.encode()),)
+    return _ask(door, EDGE + call, token(call), method="POST", body=b"{}", headers=headers).status
+
+
+def test_fetch_that_is_asked_again_gives_the_same_job(ledger: Ledger, enrolments: Enrolments) -> None:
+    """D3: the answer got lost on its way; the job would wait for nobody."""
+    job = {"dag_id": "etl", "task_id": "extract", "run_id": "r", "map_index": -1, "try_number": 2}
+    asked: list[str] = []
+
+    async def edge_api(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(job).encode()})
+
+    door = door_before(edge_api, enrolments, ledger)
+    first = _call(door, "jobs/fetch/{}", headers=_fetch(FETCH_ID)).json
+    again = _call(door, "jobs/fetch/{}", headers=_fetch(FETCH_ID)).json
+    assert first == job
+    assert again == {**job, "concurrency_slots": 1, "command": {}}
+    assert len(asked) == 1
+    _call(door, "jobs/fetch/{}", headers=_fetch("f" * 32))
+    assert len(asked) == 2
+
+
+def test_fetch_under_a_malformed_id_is_refused(door: EdgeMiddleware, behind: Behind) -> None:
+    answer = _call(door, "jobs/fetch/{}", headers=_fetch("' OR 1=1"))
+    assert answer.status == 400
+    assert behind.guarded == []
+
+
+def test_piece_of_log_that_is_there_is_not_appended_again(
+    door: EdgeMiddleware, behind: Behind, ledger: Ledger
+) -> None:
+    key = JobKey("etl", "extract", "r", -1, 2)
+    ledger.handed.add((key, WORKER))
+    written_at = "2026-11-21T10:00:00.000001+00:00"
+    assert _push(door, written_at) == 200
+    ledger.pieces.add((key, datetime.fromisoformat(written_at)))
+    assert _push(door, written_at) == 200
+    assert len(behind.guarded) == 1
+    assert _push(door, "now") == 400

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import asdict
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from tests.unit.controlplane.edge_requests import Enrolments, Ledger, door_before, worker
 
 from airbridge.controlplane._client_certificates import ClientCertificates
+from airbridge.courier_status import STATUS_PATH, CourierStatus
 from airbridge.credential import Credential
 from airbridge.edge._control_plane import Versions
 from airbridge.identity.authority import Authority as ClientAuthority
@@ -128,6 +130,8 @@ class Plane:
         self.status: int | None = None
         """Answer everything with this HTTP status and no body, as a proxy without its upstream does."""
         self.mangle_posts = False
+        self.courier = CourierStatus(False, 0.0, "", 0, 0, 0.0, 0, 0, 0, 1024)
+        """What the courier of the host says, where this stands in for it."""
         self.workers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.enrolments = Enrolments(worker(WORKER, SECRET))
@@ -180,6 +184,8 @@ class Plane:
                 "edge_provider": v.edge_provider,
                 "time": "",
             }
+        if (verb, path) == ("GET", STATUS_PATH):
+            return 200, asdict(self.courier)
         if (verb, path) == ("GET", f"/airbridge/v1/enrolment/{WORKER}"):
             allowance = self.enrolments.workers[WORKER].allowance
             return 200, {"queues": allowance.queues, "concurrency": allowance.concurrency}

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.edge.edge_servers import SECRET, VERSIONS, Authority, free_port
+from tests.unit.edge.edge_servers import SECRET, VERSIONS, Authority, Plane, free_port
 
 from airbridge.edge.diag import ALL_CHECKS, Limits, Outcome, diagnose, run_diag
 
@@ -19,7 +19,12 @@ HASH = "a" * 64
 
 
 @pytest.fixture
-def healthy(edge_host, servers, plane, authority, s3, tmp_path):
+def courier() -> Plane:
+    return Plane()
+
+
+@pytest.fixture
+def healthy(edge_host, servers, plane, courier, authority, s3, tmp_path):
     """Return a function that sets up an edge host on which all is well, but for ``changes``."""
 
     def configure(pem: Path | None = None, **changes: str | None) -> None:
@@ -33,6 +38,7 @@ def healthy(edge_host, servers, plane, authority, s3, tmp_path):
                 "CONTROL_PLANE_URL": f"https://127.0.0.1:{port}",
                 "CONTROL_PLANE_CA_FILE": str(authority.file),
                 "UPLINK_URL": f"http://127.0.0.1:{servers.start(plane)}",
+                "COURIER_URL": f"http://127.0.0.1:{servers.start(courier)}",
                 "S3_ENDPOINT_URL": s3[0],
                 **changes,
             }
@@ -312,3 +318,26 @@ def test_program_prints_one_plain_line_a_check_and_no_token(healthy, installed):
     )
     assert broken.returncode == 1
     assert broken.stdout.startswith("FAIL    settings")
+
+
+def test_courier_that_does_not_run_fails_the_spool(healthy):
+    healthy(COURIER_URL=f"http://127.0.0.1:{free_port()}")
+    _one_fails(_diagnose(), "spool", "does not answer", "start the courier")
+
+
+def test_reports_that_wait_are_shown_and_those_that_were_lost_fail(healthy, courier):
+    healthy()
+    courier.courier = dataclasses.replace(courier.courier, waiting=3, waiting_bytes=200, oldest_s=12.0)
+    spool = _diagnose()["spool"]
+    assert spool.outcome is Outcome.PASS
+    assert spool.value == "control plane there, 3 reports in the spool (0.0 MiB), the oldest 12 s old"
+    courier.courier = dataclasses.replace(courier.courier, lost=2)
+    _one_fails(_diagnose(), "spool", "2 lost", "COURIER_SPOOL_MB")
+    courier.courier = dataclasses.replace(courier.courier, lost=0, waiting_bytes=900)
+    _one_fails(_diagnose(), "spool", "COURIER_SPOOL_MB")
+
+
+def test_absence_fails_the_spool_with_its_reason(healthy, courier):
+    healthy()
+    courier.courier = dataclasses.replace(courier.courier, away=True, away_s=61.0, reason="HTTP 503")
+    _one_fails(_diagnose(), "spool", "away for 61 s (HTTP 503)")

@@ -13,7 +13,8 @@ from airbridge.errors import AirbridgeError
 
 @pytest.fixture
 def joined(edge_host, servers, plane):
-    edge_host(UPLINK_URL=f"http://127.0.0.1:{servers.start(plane)}")
+    url = f"http://127.0.0.1:{servers.start(plane)}"
+    edge_host(UPLINK_URL=url, COURIER_URL=url)
     return plane
 
 
@@ -81,4 +82,5 @@ def test_health_check_program_answers_in_one_line_and_imports_little(joined, ins
     assert done.returncode == 0
     assert done.stdout.startswith("healthy: worker north-1 is idle")
     assert len(done.stdout.splitlines()) == 1
+    assert "courier: control plane there, spool empty" in done.stdout
     assert done.stderr.strip() == "", "health must stay light"

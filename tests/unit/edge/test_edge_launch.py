@@ -95,7 +95,7 @@ class Host:
         self._processes.append(process)
         return process
 
-    def started(self, patience_s: float = 15.0) -> dict[str, Any]:
+    def started(self, patience_s: float = 60.0) -> dict[str, Any]:
         """Wait until a worker was started and return what it was started with."""
         deadline = time.monotonic() + patience_s
         while not self.report.exists():
@@ -183,15 +183,24 @@ def test_launch_becomes_the_stock_worker(host, joined):
         *["edge", "worker", "--edge-hostname", WORKER, "--queues", "default,gpu", "--concurrency", "4"]
     ]
     environment = started["environment"]
-    uplink = os.environ["UPLINK_URL"]
-    assert environment["AIRFLOW__EDGE__API_URL"] == f"{uplink}/edge_worker/v1/rpcapi"
-    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"{uplink}/execution/"
+    assert environment["AIRFLOW__EDGE__API_URL"] == "http://courier:8080/edge_worker/v1/rpcapi"
+    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://courier:8080/execution/"
     assert environment["AIRFLOW__API_AUTH__JWT_ISSUER"] == WORKER
     assert environment["AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"] == "s3://airbridge-logs/dev/task-logs"
     connection = json.loads(environment["AIRFLOW_CONN_AIRBRIDGE_S3"])
     assert connection["extra"]["endpoint_url"] == "http://uplink:9000"
     assert environment["AIRFLOW__EDGE__JOB_POLL_INTERVAL"] == "3", "the operator's tuning stays"
-    assert {"127.0.0.1", "uplink"} <= set(environment["NO_PROXY"].split(","))
+    assert {"127.0.0.1", "courier", "uplink"} <= set(environment["NO_PROXY"].split(","))
+
+
+def test_tasks_outlast_the_absence_that_the_settings_promise(host, joined):
+    host.launch(EDGE_ABSENCE_LIMIT="3600")
+    environment = host.started()["environment"]
+    least, most = (
+        float(environment[f"AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_{end}"]) for end in ("MIN", "MAX")
+    )
+    average = (least + most) / 2
+    assert int(environment["AIRFLOW__WORKERS__EXECUTION_API_RETRIES"]) * average > 1.4 * 3600
 
 
 def test_worker_reads_its_token_from_a_private_file_and_not_from_the_environment(host, joined):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from airbridge.edge._control_plane import local_versions
 from airbridge.edge.diag._api import API_CHECKS
+from airbridge.edge.diag._courier import COURIER_CHECKS
 from airbridge.edge.diag._model import Check, Context, Finding, Limits, Outcome, run_checks
 from airbridge.edge.diag._network import NETWORK_CHECKS
 from airbridge.edge.diag._storage import STORAGE_CHECKS
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL_CHECKS", "diagnose", "run_diag"]
 
-ALL_CHECKS: Final[tuple[Check, ...]] = (*NETWORK_CHECKS, *API_CHECKS, *STORAGE_CHECKS)
+ALL_CHECKS: Final[tuple[Check, ...]] = (*NETWORK_CHECKS, *API_CHECKS, *COURIER_CHECKS, *STORAGE_CHECKS)
 """In the order in which they run; ``settings`` comes before them all."""
 
 _SETTINGS: Final = "settings"
