@@ -146,7 +146,11 @@ def test_the_example_shows_the_defaults_of_the_compose_files() -> None:
         "COMPOSE_PROJECT_NAME": yaml.safe_load(text_of(COMPOSE_FILES[0]))["name"]
     }
     # A mount has to name a file even when the setting is empty.
-    defaults |= {"CONTROL_PLANE_TOKEN_FILE": "", "CONTROL_PLANE_CA_FILE": ""}
+    defaults |= {
+        "CONTROL_PLANE_TOKEN_FILE": "",
+        "CONTROL_PLANE_CA_FILE": "",
+        "CONTROL_PLANE_CERTIFICATE_FILE": "",
+    }
     wrong = {
         name: (value, defaults[name])
         for name, value in example_settings().items()

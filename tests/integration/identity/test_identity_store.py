@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from airbridge.credential import Credential, JoinToken, new_proof
 from airbridge.errors import IntegrityError, RefusedError, UnreachableError
+from airbridge.identity.authority import Authority
 from airbridge.identity.database import Database
 from airbridge.identity.jobs import Job, JobKey, Jobs
 from airbridge.identity.model import Allowance
@@ -468,3 +469,90 @@ def test_restart_of_the_database_is_survived(postgres: Postgres, database: Datab
     postgres.container.start()
     postgres.until_ready()
     assert store.find("north-1") is not None
+
+
+# --- client certificates ------------------------------------------------------------------------------
+
+
+AUTHORITY = Authority.new()
+
+
+def _certificate(store: WorkerStore, name: str = "north-1", length: timedelta = HOUR) -> str:
+    issued, _ = AUTHORITY.issue_with_key(name, length)
+    store.add_certificate(issued)
+    return issued.serial
+
+
+def _serials(store: WorkerStore, name: str = "north-1") -> list[str]:
+    worker = store.find(name)
+    assert worker is not None
+    return [held.serial for held in worker.certificates]
+
+
+def test_certificate_is_good_from_its_record_to_its_expiry(store: WorkerStore) -> None:
+    _enrolled(store)
+    serial = _certificate(store)
+    worker = store.find("north-1")
+    assert worker is not None
+    assert worker.holds_certificate(serial, datetime.now(UTC))
+    assert not worker.holds_certificate(serial, datetime.now(UTC) + HOUR + timedelta(seconds=1))
+    assert not worker.holds_certificate(str(int(serial) + 1), datetime.now(UTC))
+    short = _certificate(store, length=timedelta(seconds=1))
+    assert short in _serials(store)
+    time.sleep(2)
+    assert short not in _serials(store)
+
+
+def test_newer_certificate_ends_the_one_before_ten_minutes_later(store: WorkerStore) -> None:
+    _enrolled(store)
+    first, second = _certificate(store), _certificate(store)
+    assert _serials(store) == [second, first]
+    worker = store.find("north-1")
+    assert worker is not None
+    ends = {held.serial: held.ends_at - datetime.now(UTC) for held in worker.certificates}
+    assert timedelta(minutes=9) < ends[first] <= timedelta(minutes=10)
+    assert ends[second] > timedelta(minutes=59)
+
+
+def test_revocation_and_a_new_enrolment_end_every_certificate(store: WorkerStore) -> None:
+    _enrolled(store)
+    _enrolled(store, "south-2")
+    _certificate(store)
+    others = _certificate(store, "south-2")
+    store.revoke("north-1")
+    assert _serials(store) == []
+    with pytest.raises(RefusedError, match="no worker"):
+        _certificate(store)
+    _enrolled(store)
+    assert _serials(store) == []
+    assert _serials(store, "south-2") == [others]
+
+
+def test_join_brings_a_certificate_and_a_refused_one_brings_none(store: WorkerStore) -> None:
+    store.enroll("north-1", ALLOWED)
+    token = store.new_join_token("north-1")
+    issued, _ = AUTHORITY.issue_with_key("north-1", HOUR)
+    with pytest.raises(JoinRefusedError):
+        store.join(JoinToken.new("north-1"), "test", issued)
+    assert _serials(store) == []
+    store.join(token, "test", issued)
+    assert _serials(store) == [issued.serial]
+
+
+def test_names_are_those_of_everyone_ever_enrolled(store: WorkerStore) -> None:
+    assert store.names() == frozenset()
+    _enrolled(store)
+    _enrolled(store, "south-2")
+    store.revoke("south-2")
+    assert store.names() == {"north-1", "south-2"}
+
+
+def test_tables_of_the_release_before_are_moved_on(postgres: Postgres, store: WorkerStore) -> None:
+    connection = postgres.connect()
+    with connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE airbridge.client_certificate")
+        cursor.execute("DELETE FROM airbridge.schema_version WHERE version > 1")
+    assert migrate_schema(connection) is True
+    connection.close()
+    _enrolled(store)
+    assert _serials(store) == []

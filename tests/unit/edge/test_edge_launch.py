@@ -457,4 +457,4 @@ def test_control_plane_without_a_client_ca_stops_nobody(host, joined):
     process = host.launch()
     host.started()
     line = next(line for line in _logged(process) if line["event"] == "no new client certificate")
-    assert "client CA" in line["error"]
+    assert "HTTP 503" in line["error"]
