@@ -21,7 +21,7 @@ import anyio.to_thread
 
 import airbridge
 from airbridge.controlplane._correlation import Exchange
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
+from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_token,
@@ -197,8 +197,12 @@ class EdgeMiddleware:
             _check_own_call(worker, request.verb, call)
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
-            job = await self._in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
-            request.is_about(job)
+            if asks_database(request.verb, call):
+                request.is_about(
+                    await self._in_thread(lambda: self._edge_rules.check(worker, request.verb, call, body))
+                )
+            else:
+                self._edge_rules.check(worker, request.verb, call, body)
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):
