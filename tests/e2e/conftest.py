@@ -116,7 +116,9 @@ def _nothing_left_behind() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stack(_nothing_left_behind: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A control plane under a project and ports of its own, with every example and test DAG in its S3."""
-    running = Stack.start(tmp_path_factory.mktemp("stack"))
+    # Attacks come by the hundred, from one address; limits are tested on a stack of their own.
+    limits = {"EDGE_LIMIT_FAILURES": "1000000", "EDGE_LIMIT_JOINS": "1000000"}
+    running = Stack.start(tmp_path_factory.mktemp("stack"), **limits)
     for package in sorted([*EXAMPLES.iterdir(), *TEST_DAGS.iterdir()]):
         if (package / "dags").is_dir():
             running.publish(package)

@@ -25,7 +25,7 @@ from airbridge.controlplane._client_certificates import (
 )
 from airbridge.controlplane._correlation import Exchange
 from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries, checked_fetch_id
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
+from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_token,
@@ -214,10 +214,13 @@ class EdgeMiddleware:
                 return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
-            job = await self._lookup.in_thread(
-                lambda: self._edge_rules.check(worker, request.verb, call, body)
-            )
-            request.is_about(job)
+            if asks_database(request.verb, call):
+                job = await self._lookup.in_thread(
+                    lambda: self._edge_rules.check(worker, request.verb, call, body)
+                )
+                request.is_about(job)
+            else:
+                self._edge_rules.check(worker, request.verb, call, body)
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):

@@ -12,7 +12,7 @@ from airbridge.identity.jobs import HELD_STATES, Job, JobKey
 if TYPE_CHECKING:
     from airbridge.identity.model import Worker
 
-__all__ = ["EdgeRules", "JobLookup", "is_fetch", "job_of_log", "needs_body"]
+__all__ = ["EdgeRules", "JobLookup", "asks_database", "is_fetch", "job_of_log", "needs_body"]
 
 _NAME: Final = "[^/]+"
 _JOB: Final = r"(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[0-9]{1,9})/(?P<map>-?[0-9]{1,9})"
@@ -25,6 +25,7 @@ _STATE: Final = ("PATCH", re.compile(rf"jobs/state/{_JOB}/(?P<state>[a-z_]+)"))
 _LOG_PATH: Final = ("GET", re.compile(rf"logs/logfile_path/{_JOB}"))
 _LOG_PUSH: Final = ("POST", re.compile(rf"logs/push/{_JOB}"))
 _WITH_BODY: Final = (_REGISTER, _QUEUES, _FETCH)
+_ABOUT_JOBS: Final = (_STATE, _LOG_PATH, _LOG_PUSH)
 
 # What the stock worker reports; the edge API would take any state of a task, "removed" and "queued" too.
 _REPORTED: Final = frozenset({"running", "success", "failed"})
@@ -48,6 +49,11 @@ def _match(rule: tuple[str, re.Pattern[str]], verb: str, call: str) -> re.Match[
 def needs_body(verb: str, call: str) -> bool:
     """Return whether :meth:`EdgeRules.check` looks at the body of this call."""
     return any(_match(rule, verb, call) for rule in _WITH_BODY)
+
+
+def asks_database(verb: str, call: str) -> bool:
+    """Return whether :meth:`EdgeRules.check` waits for the database; otherwise it needs no thread."""
+    return any(_match(rule, verb, call) for rule in _ABOUT_JOBS)
 
 
 def is_fetch(verb: str, call: str) -> bool:
@@ -76,7 +82,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 class EdgeRules:
-    """The rules of the edge API. Methods ask the database and block: call them in a thread."""
+    """The rules of the edge API. Methods may ask the database and block: see :func:`asks_database`."""
 
     def __init__(self, jobs: JobLookup) -> None:
         self._jobs = jobs

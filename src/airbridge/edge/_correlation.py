@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["FIELD", "add_correlation", "attempt_in_arguments", "work_on"]
+__all__ = ["FIELD", "add_correlation", "attempt_in_arguments", "learn_correlation", "work_on"]
 
 FIELD: Final = "correlation_id"
 
@@ -38,12 +38,20 @@ def work_on(attempt: str) -> None:
 
 def add_correlation(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Add the id to an event: a processor for structlog."""
-    told = event.get(FIELD)
-    if told and not _process.attempt:
-        _process.attempt = str(told)
-    if not told and _process.attempt:
-        event[FIELD] = _process.attempt
+    if _process.attempt:
+        event.setdefault(FIELD, _process.attempt)
     return event
+
+
+def learn_correlation(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The same, for the lines of a task's log: who says first which attempt it is tells the process.
+
+    Not for the worker's own lines: it speaks of one attempt after the other, and its children know what it
+    knows.
+    """
+    if not _process.attempt and event.get(FIELD):
+        _process.attempt = str(event[FIELD])
+    return add_correlation(logger, method, event)
 
 
 def attempt_in_arguments(

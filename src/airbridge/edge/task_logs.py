@@ -23,7 +23,12 @@ from airflow.configuration import conf
 from airflow.providers.amazon.aws.log.s3_task_handler import S3RemoteLogIO
 
 from airbridge.courier_status import read_status
-from airbridge.edge._correlation import add_correlation, attempt_in_arguments, work_on
+from airbridge.edge._correlation import (
+    add_correlation,
+    attempt_in_arguments,
+    learn_correlation,
+    work_on,
+)
 from airbridge.edge._log_files import put_on_list, send_listed, send_rest
 from airbridge.errors import UnreachableError
 
@@ -38,7 +43,7 @@ _log = logging.getLogger(__name__)
 class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
     """Sends what is new in a log, after what S3 has of it."""
 
-    processors = (add_correlation,)
+    processors = (learn_correlation,)
     """What each line of a task's log passes (Airflow's own extension point of remote logging)."""
 
     def upload(self, path: os.PathLike[str] | str, ti: Any) -> None:

@@ -13,6 +13,9 @@ import pytest
 from airbridge.credential import Credential, JoinToken
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airbridge.identity.database import Database
     from airbridge.identity.store import WorkerStore
 
 
@@ -20,12 +23,12 @@ class Cli:
     """The command line, with its environment."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment}
 
     def __call__(self, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "airbridge.identity", "edge", *arguments],
-            env={**self._environment, **changes},
+            env={**self.environment, **changes},
             input=stdin,
             capture_output=True,
             text=True,
@@ -157,6 +160,77 @@ def test_rotate_prints_the_new_credential_and_keeps_the_old_one_for_a_while(
 def test_join_token_of_an_unknown_worker_is_refused(cli: Cli) -> None:
     done = cli("join-token", "nobody")
     assert (done.returncode, done.stdout) == (4, "")
+
+
+TREE = "8f70eeac7077629cbd5a6dc39cbbacb493d4b69a4cd73ee313f9b7afb3fb91f6"
+
+
+@pytest.fixture
+def reported(cli: Cli, database: Database) -> Iterator[None]:
+    """A worker that was heard of a moment ago, on the tree that the control plane parses."""
+    cli("enroll", "plant-7", "--queues", "default,gpu", "--concurrency", "2", "--expires", "90d")
+    cli("enroll", "silent", "--queues", "default")
+    said = {
+        "airbridge_version": "0.1.0",
+        "airflow_version": "3.0.4",
+        "edge_provider_version": "5.1.0",
+        "dag_tree": TREE,
+    }
+    with database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO edge_worker (worker_name, state, last_update, jobs_active, sysinfo)"
+            " VALUES ('plant-7', 'running', now() - interval '7 s', 1, %s)",
+            (json.dumps(said),),
+        )
+        cursor.execute(
+            "INSERT INTO dag_bundle (name, active, version) VALUES ('airbridge', true, %s)", (TREE,)
+        )
+    yield
+    with database.cursor() as cursor:
+        cursor.execute("DELETE FROM edge_worker; DELETE FROM dag_bundle")
+
+
+@pytest.mark.usefixtures("reported")
+def test_list_shows_what_each_worker_reported(cli: Cli) -> None:
+    row = cli.workers()["plant-7"]
+    assert (row["live"], row["worker_state"], row["jobs"]) == (True, "running", 1)
+    assert (row["airbridge_version"], row["airflow_version"], row["edge_provider_version"]) == (
+        "0.1.0",
+        "3.0.4",
+        "5.1.0",
+    )
+    assert (row["dag_tree"], row["dag_current"]) == (TREE, True)
+    silent = cli.workers()["silent"]
+    assert silent["live"] is False
+    assert silent["dag_tree"] is silent["last_heartbeat"] is silent["dag_current"] is None
+
+
+@pytest.mark.usefixtures("reported")
+def test_list_fits_a_terminal_of_100_columns(cli: Cli) -> None:
+    command = f"{sys.executable} -m airbridge.identity edge list"
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],  # which gives it a terminal
+        env={**cli.environment, "COLUMNS": "100", "TERM": "dumb"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, plant, silent = done.stdout.splitlines()
+    assert max(len(line) for line in (head, plant, silent)) <= 100
+    assert head.split() == ["name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires"]
+    for words in (
+        "plant-7",
+        "waiting, live",
+        "default,gpu",
+        "1/2",
+        "0.1.0 3.0.4 5.1.0",
+        "8f70eeac current",
+        " s ago",
+    ):
+        assert words in plant
+    assert "silent" in silent
+    assert "never" in silent
 
 
 def test_list_is_one_plain_line_a_worker_where_no_terminal_is(cli: Cli) -> None:

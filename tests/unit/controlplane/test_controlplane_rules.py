@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.controlplane.edge_requests import LAYOUT, NEIGHBOUR, WORKER, Ledger, worker
 
-from airbridge.controlplane._edge_rules import EdgeRules, is_fetch, needs_body
+from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
 from airbridge.controlplane._fetch import Fetched, fetched
 from airbridge.controlplane._refusal import Refusal
@@ -183,6 +183,8 @@ def test_answer_to_a_fetch_names_its_job() -> None:
     assert not is_fetch("POST", f"worker/{WORKER}")
     assert needs_body("POST", f"jobs/fetch/{WORKER}")
     assert not needs_body("POST", f"logs/push/{_path(MINE)}")
+    assert asks_database("POST", f"logs/push/{_path(MINE)}")
+    assert not asks_database("POST", f"jobs/fetch/{WORKER}")
     fields = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3, "try_number": 2, "command": {}}
     assert fetched(json.dumps(fields).encode()) == Fetched(JobKey("d", "t", "r", 3, 2), "")
     workload = {**fields, "command": {"ti": {"id": str(TASK)}}}

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from airbridge.edge import _correlation
-from airbridge.edge._correlation import add_correlation, attempt_in_arguments, work_on
+from airbridge.edge._correlation import (
+    add_correlation,
+    attempt_in_arguments,
+    learn_correlation,
+    work_on,
+)
 
 ATTEMPT = uuid.UUID("01a1feee-9ef2-7f1f-8963-14b081adb7ba")
 
@@ -32,9 +37,14 @@ def test_process_says_what_it_works_on() -> None:
 
 
 def test_supervisor_learns_it_from_the_first_message_of_its_task() -> None:
-    assert "correlation_id" not in _said(event="before")
-    _said(event="task runner starts", correlation_id=str(ATTEMPT))
+    assert "correlation_id" not in learn_correlation(None, "info", {"event": "before"})
+    learn_correlation(None, "info", {"event": "task runner starts", "correlation_id": str(ATTEMPT)})
     assert _said(event="printed by the task", chan="stdout")["correlation_id"] == str(ATTEMPT)
+
+
+def test_worker_that_speaks_of_one_attempt_does_not_take_the_next_for_it() -> None:
+    _said(event="Launched", correlation_id=str(ATTEMPT))
+    assert _said(event="Received job") == {"event": "Received job"}
 
 
 def test_line_that_names_another_attempt_keeps_it() -> None:
