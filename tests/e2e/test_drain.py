@@ -57,7 +57,9 @@ def lost(stack: Stack, hosts: dict[str, EdgeHost]) -> Run:
     host = hosts["crash"]
     run = stack.trigger("e2e_work_crash", {"seconds": _LOST_TASK_S})
     stack.wait_for_task(run, "work", {"running"})
-    containers = [host.compose.container(service) for service in ("edge-worker", "dag-sync", "uplink")]
+    containers = [
+        host.compose.container(service) for service in ("edge-worker", "courier", "dag-sync", "uplink")
+    ]
     docker("kill", "--signal", "KILL", *containers)
     # As the engine does at boot: all at once, without a look at who needs whom.
     docker("start", *containers)

@@ -17,6 +17,7 @@ from airbridge.edge._log_files import list_unsent, waits_for_s3
 from airbridge.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["LateLogs"]
@@ -27,12 +28,19 @@ _FIRST_PAUSE_S: Final = 15.0
 _LONGEST_PAUSE_S: Final = 300.0
 
 
-class LateLogs:
-    """The logs below ``root`` that wait for S3; :meth:`look` is called now and then."""
+_COMMAND: Final = (sys.executable, "-m", "airbridge.edge", "send-logs")
 
-    def __init__(self, root: Path, courier_url: str) -> None:
+
+class LateLogs:
+    """The logs below ``root`` that wait for S3; :meth:`look` is called now and then.
+
+    :param command: sends what is on the list, and exits 0 when nothing is left
+    """
+
+    def __init__(self, root: Path, courier_url: str, command: Sequence[str] = _COMMAND) -> None:
         self._root = root
         self._courier_url = courier_url
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0.0
         self._failed = 0
@@ -52,9 +60,7 @@ class LateLogs:
             self._next = time.monotonic() + random.uniform(0.0, longest)  # noqa: S311 - no secret
         if time.monotonic() < self._next or not waits_for_s3(self._root) or self._is_away():
             return
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "airbridge.edge", "send-logs"], stdin=subprocess.DEVNULL
-        )
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
 
     def _is_away(self) -> bool:
         try:

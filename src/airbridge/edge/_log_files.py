@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,9 @@ __all__ = ["list_unsent", "put_on_list", "send_listed", "send_rest", "sweep", "w
 
 _SUFFIX: Final = ".sent"
 _LIST: Final = ".unsent"
+# The control plane knows for a week who ran what, and takes a log from nobody else.
+_LISTED_S: Final = 7 * 86_400.0
+_IN_A_ROW: Final = 3
 # Longer than a task that has come back from a deferral may be silent: its file must still be there.
 _KEPT_S: Final = 6 * 3600.0
 
@@ -77,7 +81,7 @@ def list_unsent(root: Path) -> int:
     For a worker that starts: the tasks of the one before, which may have been killed, write no more.
     """
     found = 0
-    for log in list(root.rglob("*.log")):
+    for log in list(root.glob("dag_id=*/**/*.log")):
         mark = _mark_of(log)
         with contextlib.suppress(OSError):
             sent = _read_number(mark.read_bytes()) if mark.exists() else 0
@@ -94,13 +98,26 @@ def waits_for_s3(root: Path) -> bool:
 
 
 def send_listed(root: Path, send: Callable[[Path], bool]) -> int:
-    """Send what is on the list, until one cannot be sent; return how many are left."""
-    entries = sorted((root / _LIST).glob("*"))
-    for done, entry in enumerate(entries):
-        if not send(root / entry.read_text()):
-            return len(entries) - done
-        entry.unlink(missing_ok=True)
-    return 0
+    """Send what is on the list, and return how many are left.
+
+    Ends early when several in a row cannot be sent. Those go to the end of the list, so that none of them
+    stands before the others for ever, and leave it when the control plane would take them no more.
+    """
+    failed = 0
+    for entry in sorted((root / _LIST).glob("*"), key=lambda entry: entry.stat().st_mtime):
+        log = root / entry.read_text()
+        if send(log):
+            entry.unlink(missing_ok=True)
+            failed = 0
+            continue
+        if not log.exists() or log.stat().st_mtime < time.time() - _LISTED_S:
+            entry.unlink(missing_ok=True)
+            continue
+        os.utime(entry)
+        failed += 1
+        if failed == _IN_A_ROW:
+            break
+    return sum(1 for _ in (root / _LIST).glob("*"))
 
 
 def sweep(root: Path, kept_s: float = _KEPT_S) -> int:

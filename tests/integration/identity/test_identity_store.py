@@ -533,9 +533,9 @@ def test_join_brings_a_certificate_and_a_refused_one_brings_none(store: WorkerSt
     token = store.new_join_token("north-1")
     issued, _ = AUTHORITY.issue_with_key("north-1", HOUR)
     with pytest.raises(JoinRefusedError):
-        store.join(JoinToken.new("north-1"), "test", issued)
+        store.join(JoinToken.new("north-1"), "test", issued=issued)
     assert _serials(store) == []
-    store.join(token, "test", issued)
+    store.join(token, "test", issued=issued)
     assert _serials(store) == [issued.serial]
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airbridge.edge._log_files import send_rest, sweep
+from airbridge.edge._log_files import (
+    list_unsent,
+    put_on_list,
+    send_listed,
+    send_rest,
+    sweep,
+    waits_for_s3,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,3 +148,65 @@ def test_log_that_is_young_or_not_all_sent_is_kept(folder: Path) -> None:
     _age(unsent, grown)
     assert sweep(root) == 0
     assert all(log.exists() for log in (young, unsent, grown))
+
+
+def test_line_that_is_being_written_is_left_to_its_writer(folder: Path) -> None:
+    log, sent = folder / "attempt=1.log", []
+    log.write_text("first part\nsecond pa")
+    assert send_rest(log, _takes(sent), whole_lines=True)
+    with log.open("a") as file:
+        file.write("rt\n")
+    assert send_rest(log, _takes(sent), whole_lines=True)
+    assert sent == ["first part\n", "second part\n"]
+
+
+def test_log_that_could_not_be_sent_is_sent_from_the_list(folder: Path, tmp_path: Path) -> None:
+    log, sent = folder / "attempt=1.log", []
+    log.write_text("line\n")
+    assert not waits_for_s3(tmp_path)
+    put_on_list(tmp_path, log)
+    put_on_list(tmp_path, log)
+    assert waits_for_s3(tmp_path)
+    assert send_listed(tmp_path, lambda _: False) == 1
+    assert send_listed(tmp_path, lambda found: send_rest(found, _takes(sent))) == 0
+    assert not waits_for_s3(tmp_path)
+    assert sent == ["line\n"]
+
+
+def test_logs_of_a_worker_that_was_killed_are_put_on_the_list(folder: Path, tmp_path: Path) -> None:
+    whole, half, new = (folder / f"attempt={number}.log" for number in (1, 2, 3))
+    for log in (whole, half):
+        log.write_text("line\n")
+        assert send_rest(log, lambda _: True)
+    half.open("a").write("and what came after\n")
+    new.write_text("line\n")
+    (tmp_path / "other.log").write_text("no task's\n")
+    assert list_unsent(tmp_path) == 2
+    sent: list[str] = []
+    send_listed(tmp_path, lambda log: send_rest(log, _takes(sent)))
+    assert sorted(sent) == ["and what came after\n", "line\n"]
+
+
+def test_logs_that_nobody_takes_stand_before_no_other(folder: Path, tmp_path: Path) -> None:
+    logs = [folder / f"attempt={number}.log" for number in range(6)]
+    for log in logs:
+        log.write_text("line\n")
+        put_on_list(tmp_path, log)
+    tried: list[Path] = []
+
+    def send(log: Path) -> bool:
+        tried.append(log)
+        return False
+
+    assert send_listed(tmp_path, send) == 6
+    assert len(tried) == 3, "the others need not be tried when S3 is away"
+    assert send_listed(tmp_path, send) == 6
+    assert set(tried) == set(logs)
+
+
+def test_log_that_is_too_old_to_be_taken_leaves_the_list(folder: Path, tmp_path: Path) -> None:
+    log = folder / "attempt=1.log"
+    log.write_text("line\n")
+    put_on_list(tmp_path, log)
+    _age(log, hours=8 * 24)
+    assert send_listed(tmp_path, lambda _: False) == 0
