@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _attacks import summary
 from _runs import cli_runs, example_runs, job_runs, log_runs, recovery_runs
 from _stack import (
     EXAMPLES,
@@ -79,6 +80,11 @@ def pytest_runtest_makereport(
             text = compose.logs(since=since, tail=_LOG_LINES)
             report.sections.append((f"docker compose logs of {compose.project}, since the test began", text))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in summary():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

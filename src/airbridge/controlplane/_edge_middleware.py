@@ -2,10 +2,9 @@
 
 Everything below ``/edge_worker/`` and ``/airbridge/``, and of ``/execution/`` what comes through the edge
 door, is refused unless a worker proves itself with its own secret and may do what it asks (the rules are in
-``_edge_rules``, ``_execution_rules`` and ``_s3_rules``). What passes to the edge API is signed anew for it,
-so that it accepts nothing that came around this check. Some paths are special: a join token is all that
-``join`` takes, ``s3-auth`` is the gateway's question about a request to S3, and two are for people: never
-served to the edge door.
+``_edge_rules`` and ``_execution_rules``). What passes to the edge API is signed anew for it, so that it
+accepts nothing that came around this check. Some paths are special: a join token is all that ``join`` takes,
+and two are for people: never served to the edge door.
 """
 
 from __future__ import annotations
@@ -30,14 +29,13 @@ from airbridge.controlplane._edge_token import (
 )
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
 from airbridge.controlplane._refusal import Refusal
-from airbridge.controlplane._roster import Roster
-from airbridge.controlplane._s3_rules import S3Layout, S3Rules
 from airbridge.credential import JoinToken
 from airbridge.errors import IntegrityError, UnreachableError
+from airbridge.identity.roster import Roster
 from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
     from airbridge.identity.jobs import Jobs
     from airbridge.identity.model import Worker
     from airbridge.identity.store import WorkerStore
@@ -57,7 +55,6 @@ _EXECUTION_API: Final = "/execution/"
 _OURS: Final = ("/edge_worker", "/airbridge")
 _FOR_PEOPLE: Final = frozenset({"/airbridge/v1/workers", "/airbridge/v1/metrics"})
 _JOIN: Final = "/airbridge/v1/join"
-_S3_AUTH: Final = "/airbridge/v1/s3-auth"
 _DOOR: Final = b"x-airbridge-door"  # set by the gateway on whatever comes through the edge door
 _CREDENTIAL: Final = b"x-airbridge-token"  # set by the uplink, for clients that sign nothing
 # Our own calls; each that names a worker is the named one's.
@@ -81,7 +78,6 @@ class EdgeGuard:
     jobs: Jobs
     internal_secret: str = field(repr=False)
     """``[api_auth] jwt_secret`` of this process, which the edge API behind verifies with."""
-    layout: S3Layout
 
 
 class EdgeMiddleware:
@@ -100,10 +96,9 @@ class EdgeMiddleware:
         self._audit = audit
         self._limiter: anyio.CapacityLimiter | None = None
         if guard:
-            self._roster = Roster(guard.store)
+            self._roster: Roster[Worker] = Roster(guard.store)
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
-            self._s3_rules = S3Rules(guard.layout, self._edge_rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -117,14 +112,14 @@ class EdgeMiddleware:
             return
         request = _Request(scope, path, receive)
         try:
-            await self._serve(request, send, through_the_edge_door=through_the_edge_door)
+            await self._serve(request, send)
         except Refusal as refusal:
             await self._refuse(request, refusal, send)
         except (UnreachableError, IntegrityError) as error:
             unready = Refusal(503, "not_ready", "the control plane cannot look up who is enrolled just now")
             await self._refuse(request, unready, send, detail=str(error))
 
-    async def _serve(self, request: _Request, send: Send, *, through_the_edge_door: bool) -> None:
+    async def _serve(self, request: _Request, send: Send) -> None:
         path = request.path
         known = (_EDGE_API, _OWN_API, _EXECUTION_API)
         if request.scope["type"] != "http" or not path.startswith(known) or path in _FOR_PEOPLE:
@@ -137,10 +132,6 @@ class EdgeMiddleware:
             raise _nothing_here()
         if path == _JOIN:
             await self._join(request, send)
-        elif path == _S3_AUTH:
-            if not through_the_edge_door:
-                raise _nothing_here()
-            await self._answer_gateway(request, send)
         elif path.startswith(_EXECUTION_API):
             await self._app(await self._admit_task(request), request.receive, send)
         else:
@@ -198,22 +189,6 @@ class EdgeMiddleware:
         )
         return request.inner()
 
-    async def _answer_gateway(self, request: _Request, send: Send) -> None:
-        """Say 200 when the request to S3 that the gateway holds may go on."""
-        method = request.only_header(b"x-forwarded-method") or ""
-        uri = request.only_header(b"x-forwarded-uri") or ""
-        request.about = (method, uri)
-        try:
-            worker = await self._vouched(request)
-        except Refusal as refusal:
-            # S3 knows no 401; clients of it treat "denied" as what it is.
-            raise refusal.with_status(403) if refusal.status == 401 else refusal from None
-        if self._s3_rules.needs_database(uri):
-            await self._in_thread(lambda: self._s3_rules.check(worker, method, uri))
-        else:
-            self._s3_rules.check(worker, method, uri)
-        await _answer(send, 200, {"worker": worker.name})
-
     async def _vouched(self, request: _Request) -> Worker:
         text = request.only_header(_CREDENTIAL)
         worker = await self._find(credential_name(text))
@@ -260,12 +235,11 @@ class EdgeMiddleware:
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     async def _refuse(self, request: _Request, refusal: Refusal, send: Send, detail: str = "") -> None:
-        method, path = request.about or (request.verb, request.path)
         self._audit.refused(
             refusal.audited,
             worker=request.worker,
-            method=method,
-            path=path,
+            method=request.verb,
+            path=request.path,
             client=request.client,
             detail=detail or str(refusal),
         )
@@ -284,8 +258,6 @@ class _Request:
         self.path = path
         self.verb: str = scope.get("method", "")
         self.worker = ""
-        self.about: tuple[str, str] | None = None
-        """Method and URI of the request that this one is a question about."""
         self._receive = receive
         self._read: list[Message] = []
 

@@ -20,7 +20,3 @@ class Refusal(Exception):
         self.status = status
         self.reason = reason
         self.audited = audited or reason
-
-    def with_status(self, status: int) -> Refusal:
-        """Return the same with another status."""
-        return Refusal(status, self.reason, str(self), audited=self.audited)

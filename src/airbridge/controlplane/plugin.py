@@ -6,7 +6,6 @@ Extension points of Airflow 3.0.4: ``fastapi_root_middlewares`` and ``fastapi_ap
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from airflow.plugins_manager import AirflowPlugin
 from prometheus_client import CollectorRegistry
 
 if TYPE_CHECKING:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
     from airbridge.controlplane._edge_middleware import EdgeGuard
 
 __all__ = ["AirbridgePlugin"]
@@ -28,10 +27,8 @@ _IN_API_SERVER = sys.argv[1:2] == ["api-server"]
 
 
 def _middleware() -> dict[str, Any]:
-    from airbridge.controlplane._access_log import hide_granted_questions
     from airbridge.controlplane._edge_middleware import EdgeMiddleware
 
-    hide_granted_questions()
     return {
         "name": "AirBridge edge door",
         "middleware": EdgeMiddleware,
@@ -41,7 +38,7 @@ def _middleware() -> dict[str, Any]:
 
 @cache
 def _audit() -> Audit:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
 
     return Audit(CollectorRegistry())
 
@@ -51,7 +48,6 @@ def _guard() -> EdgeGuard | None:
     from airflow.configuration import conf
 
     from airbridge.controlplane._edge_middleware import EdgeGuard
-    from airbridge.controlplane._s3_rules import S3Layout
     from airbridge.identity.database import Database
     from airbridge.identity.jobs import Jobs
     from airbridge.identity.store import Cipher, WorkerStore
@@ -62,7 +58,7 @@ def _guard() -> EdgeGuard | None:
     if not internal or not keys or not uri.startswith("postgresql"):
         return None
     database = Database.at(uri, kept=_CONNECTIONS)
-    return EdgeGuard(WorkerStore(database, Cipher(keys)), Jobs(database), internal, S3Layout.of(os.environ))
+    return EdgeGuard(WorkerStore(database, Cipher(keys)), Jobs(database), internal)
 
 
 def _fleet_api() -> dict[str, Any]:

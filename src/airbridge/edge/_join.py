@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from airbridge.edge._token_source import StoredCredential
 from airbridge.errors import AirbridgeError
+from airbridge.token_source import StoredCredential
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ Needs Airflow; loaded by the worker and the processes that it forks.
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER, DEFAULT_LOGGING_CONFIG
@@ -14,6 +15,7 @@ from airflow.configuration import conf
 from airflow.providers.amazon.aws.log.s3_task_handler import S3RemoteLogIO
 
 from airbridge.edge._log_files import send_rest
+from airbridge.edge._log_hook import WorkerS3Hook
 
 if TYPE_CHECKING:
     import os
@@ -25,6 +27,13 @@ _log = logging.getLogger(__name__)
 
 class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
     """Sends what is new in a log, after what S3 has of it."""
+
+    @cached_property
+    def hook(self) -> WorkerS3Hook:
+        """S3, as Airflow's own log handler asks it, signed by this worker."""
+        return WorkerS3Hook(
+            aws_conn_id=conf.get("logging", "REMOTE_LOG_CONN_ID"), transfer_config_args={"use_threads": False}
+        )
 
     def upload(self, path: os.PathLike[str] | str, ti: Any) -> None:
         """Upload the log at ``path``, which is absolute or relative to the folder of all logs."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from airbridge.identity.database import Database
 
-__all__ = ["HELD_STATES", "Job", "JobKey", "Jobs", "RunningTask"]
+__all__ = ["HELD_STATES", "Job", "JobKey", "JobLookup", "Jobs", "RunningTask", "had_part"]
 
 HELD_STATES: Final = ("restarting", "running")
 """States of ``edge_job`` between a fetch (the first one) and the worker's report of the end."""
@@ -101,3 +101,20 @@ class Jobs:
                 (*key._values, worker),
             )
             return cursor.fetchone() is not None
+
+
+class JobLookup(Protocol):
+    """Who was given which job."""
+
+    def job(self, key: JobKey) -> Job | None:
+        """Return the job of an attempt."""
+
+    def was_handed_out(self, key: JobKey, worker: str) -> bool:
+        """Return whether the worker was handed a part of the attempt."""
+
+
+def had_part(jobs: JobLookup, key: JobKey, worker: str) -> bool:
+    """Return whether ``worker`` runs, or ran, a part of this attempt: it may write the log of it."""
+    job = jobs.job(key)
+    # A part that ended here may still send its log while the next one runs elsewhere.
+    return (job is not None and job.worker == worker) or jobs.was_handed_out(key, worker)

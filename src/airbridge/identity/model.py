@@ -1,10 +1,10 @@
-"""What the control plane knows about one edge worker."""
+"""What the control plane knows about one edge worker, and how any enrolment is."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airbridge.credential import WORKER_NAME, is_worker_name
 from airbridge.errors import SettingsError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["EVERYTHING", "MAX_CONCURRENCY", "Allowance", "Worker", "check_name"]
+__all__ = ["EVERYTHING", "MAX_CONCURRENCY", "Allowance", "Worker", "check_name", "state_of"]
 
 EVERYTHING: Final = "*"
 """In a list of connections or variables: all of them. Said on purpose, never a default."""
@@ -31,11 +31,12 @@ _LONGEST_NAME: Final = 250
 def check_name(name: str) -> str:
     """Return ``name``.
 
-    :raises SettingsError: no worker may be called so
+    :raises SettingsError: no worker or publisher may be called so
     """
     if not is_worker_name(name):
         raise SettingsError(
-            f"'{name}' is no name of a worker", fix=f"a-z, 0-9 and dashes, 63 at most ({WORKER_NAME})"
+            f"'{name}' is no name of a worker or publisher",
+            fix=f"a-z, 0-9 and dashes, 63 at most ({WORKER_NAME})",
         )
     return name
 
@@ -114,8 +115,24 @@ class Worker:
 
     def state(self, now: datetime) -> str:
         """Return ``revoked``, ``expired``, ``waiting`` (to join), ``rotating`` or ``enrolled``."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return ("waiting", "enrolled", "rotating")[min(len(self.secrets), 2)]
+        return state_of(self, now)
+
+
+class _Enrolled(Protocol):
+    """What every kind of principal has."""
+
+    @property
+    def expires_at(self) -> datetime | None: ...
+    @property
+    def revoked_at(self) -> datetime | None: ...
+    @property
+    def secrets(self) -> tuple[str, ...]: ...
+
+
+def state_of(principal: _Enrolled, now: datetime) -> str:
+    """Return in a word how an enrolment is."""
+    if principal.revoked_at is not None:
+        return "revoked"
+    if principal.expires_at is not None and principal.expires_at <= now:
+        return "expired"
+    return ("waiting", "enrolled", "rotating")[min(len(principal.secrets), 2)]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from prometheus_client import CollectorRegistry
 
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
-from airbridge.controlplane._s3_rules import S3Layout
 from airbridge.credential import Credential, JoinToken
 from airbridge.identity.model import Allowance, Worker
 from airbridge.identity.store import JoinRefusedError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTERNAL_SECRET",
-    "LAYOUT",
     "NEIGHBOUR",
     "OTHER_SECRET",
     "SECRET",
@@ -46,7 +44,6 @@ OTHER_SECRET = "o" * 64
 INTERNAL_SECRET = "internal-" + "i" * 64
 WORKER = "north-1"
 NEIGHBOUR = "south-2"
-LAYOUT = S3Layout("airbridge-dags", "airbridge-logs", "dev")
 
 
 def worker(name: str = WORKER, *secrets: str, **changes: Any) -> Worker:
@@ -113,7 +110,7 @@ def door_before(
     app: Callable[..., Awaitable[None]], enrolments: Enrolments, ledger: Ledger, audit: Audit | None = None
 ) -> EdgeMiddleware:
     """The middleware before ``app``."""
-    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET, LAYOUT)  # type: ignore[arg-type]
+    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET)  # type: ignore[arg-type]
     return EdgeMiddleware(app, guard, audit or Audit(CollectorRegistry()))
 
 

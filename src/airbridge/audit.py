@@ -25,13 +25,15 @@ class Audit:
 
     Args:
         registry: where the count is kept.
+        door: what refuses, in a word: the count is called ``airbridge_<door>_refusals``.
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, door: str = "edge") -> None:
         self._registry = registry
+        self._door = door
         self._refusals = Counter(
-            "airbridge_edge_refusals",
-            "Requests of edge hosts that were refused.",
+            f"airbridge_{door}_refusals",
+            f"Requests that were refused at the {door} door.",
             ["reason"],
             registry=registry,
         )
@@ -41,7 +43,7 @@ class Audit:
         self._refusals.labels(reason).inc()
         log = structlog.wrap_logger(structlog.PrintLogger(sys.stdout), processors=_PROCESSORS)
         log.warning(
-            "edge request refused",
+            f"{self._door} request refused",
             logger="airbridge.audit",
             reason=reason,
             detail=detail,
