@@ -84,23 +84,21 @@ class Body:
         :param longest: bytes that a body may have
         :raises S3Error: too long, of unknown length, or of a form that is not served
         """
-        if "transfer-encoding" in request.headers:
-            raise S3Error(411, "MissingContentLength", "Content-Length is needed.", reason="length_missing")
-        wire = _number(request.headers.get("content-length", "0"))
-        if payload not in _CHUNKED:
-            if payload != UNSIGNED and not _SHA256.fullmatch(payload):
-                raise invalid_request(
-                    "This kind of x-amz-content-sha256 is not served.", "NotImplemented", "payload_odd"
-                )
-            body = cls(wire, payload)
-        else:
+        if payload in _CHUNKED:
+            # SDKs that make chunks as they go do not know how long the whole will be on the wire.
             length = _number(request.headers.get("x-amz-decoded-content-length", ""))
-            if wire > length * _MOST_FRAMING + _OUR_CHUNK:
-                raise invalid_request("The body has more framing than content.", reason="chunks_malformed")
             trailer = request.headers.get("x-amz-trailer", "").strip().lower()
             if bool(trailer) != payload.endswith("-TRAILER") or (trailer and trailer not in _CHECKSUMS):
                 raise invalid_request("One trailing checksum must be announced.", reason="trailer_odd")
             body = cls(length, payload, trailer)
+        elif payload != UNSIGNED and not _SHA256.fullmatch(payload):
+            raise invalid_request(
+                "This kind of x-amz-content-sha256 is not served.", "NotImplemented", "payload_odd"
+            )
+        elif "transfer-encoding" in request.headers:
+            raise S3Error(411, "MissingContentLength", "Content-Length is needed.", reason="length_missing")
+        else:
+            body = cls(_number(request.headers.get("content-length", "0")), payload)
         if body.length > longest:
             raise S3Error(400, "EntityTooLarge", f"A body may have {longest} bytes.", reason="body_too_large")
         return body
@@ -149,7 +147,7 @@ class Body:
         checksum = _COMPUTED[self.trailer]() if self.trailer in _COMPUTED else None
         held = b""
         count = 0
-        async for data in source:
+        async for data in self._bounded(source):
             for piece in reader.feed(data) if reader else [data]:
                 if not piece:
                     continue
@@ -176,6 +174,15 @@ class Body:
             self._check_trailer(trailers[self.trailer], checksum)
         if held:
             yield held
+
+    async def _bounded(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what comes on the wire, as long as it is not much more than the content."""
+        count = 0
+        async for data in source:
+            count += len(data)
+            if count > self.length * _MOST_FRAMING + _OUR_CHUNK:
+                raise invalid_request("The body has more framing than content.", reason="chunks_malformed")
+            yield data
 
     def _check_trailer(self, given: str, checksum: Any) -> None:
         if len(given) != _CHECKSUMS[self.trailer] or not re.fullmatch("[A-Za-z0-9+/]+={0,2}", given):
