@@ -9,13 +9,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airbridge.errors import SettingsError
 from airbridge.sync.s3 import Credentials
-from airbridge.token_source import TOKEN, TOKEN_FILE, read_credential
+from airbridge.token_source import TOKEN, TOKEN_FILE, NotJoinedError, read_credential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["is_replaced", "worker_credentials"]
+__all__ = ["is_replaced", "is_waiting", "worker_credentials"]
 
 
 def worker_credentials(environ: Mapping[str, str]) -> Callable[[], Credentials] | None:
@@ -31,6 +32,19 @@ def worker_credentials(environ: Mapping[str, str]) -> Callable[[], Credentials] 
         return Credentials(credential.name, credential.secret, "")
 
     return read
+
+
+def is_waiting(environ: Mapping[str, str]) -> str:
+    """Return what a host that joins is waiting for; empty: for nothing (any more)."""
+    if worker_credentials(environ) is None:
+        return ""
+    try:
+        read_credential(environ)
+    except NotJoinedError as error:
+        return error.what
+    except SettingsError:
+        return ""  # a pass says it, again and again
+    return ""
 
 
 def is_replaced(environ: Mapping[str, str] = os.environ) -> bool:
