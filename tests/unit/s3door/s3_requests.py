@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from unittest import mock
 from urllib.parse import urlsplit
 
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
@@ -58,15 +59,16 @@ def signed(
     region: str = REGION,
     host: str = HOST,
     expires: int = 0,
+    at: datetime | None = None,
 ) -> Sent:
-    """A request that botocore signed now; presigned where ``expires`` is given."""
+    """A request that botocore signed, now or ``at`` a time; presigned where ``expires`` is given."""
     request = AWSRequest(method=method, url=f"https://{host}{path}", headers=headers or {}, data=body)
     request.context["payload_signing_enabled"] = True  # else botocore leaves the body out over HTTPS
     credentials = Credentials(name, secret)
-    if expires:
-        S3SigV4QueryAuth(credentials, "s3", region, expires=expires).add_auth(request)
-    else:
-        S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    signer = S3SigV4QueryAuth if expires else S3SigV4Auth
+    more = {"expires": expires} if expires else {}
+    with mock.patch("botocore.auth.get_current_datetime", return_value=at or datetime.now(UTC)):
+        signer(credentials, "s3", region, **more).add_auth(request)
     parts = urlsplit(request.url)
     sent = {"Host": host, **{key: str(value) for key, value in request.headers.items()}}
     if body:
