@@ -17,6 +17,8 @@ CONCURRENCY ?=
 # commas; * is all of them. Empty: what it had before, else none.
 CONNECTIONS ?=
 VARIABLES ?=
+# Packages that `make publisher` lets a team write, separated by commas; * is all of them.
+PACKAGES ?=
 # `make enroll`: the enrolment ends after this long, such as 90d. Empty: never.
 EXPIRES ?=
 # FORCE=1 lets `make destroy` delete without asking, for scripts.
@@ -33,7 +35,7 @@ ARGS ?=
 ONLY ?=
 # V=1 shows the output of builds and starts; it always goes to .airbridge/log.
 V ?=
-export NAME QUEUES CONCURRENCY CONNECTIONS VARIABLES EXPIRES FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS ONLY V
+export NAME QUEUES CONCURRENCY CONNECTIONS VARIABLES PACKAGES EXPIRES FORCE TIMEOUT SERVICE FOLLOW TAIL ARGS ONLY V
 
 # The base of every image. Its default is in the Dockerfiles; where no registry serves it, it is
 # bootstrapped from Debian's packages. Exported only when set, so that .env keeps its say.
@@ -74,6 +76,17 @@ join-token: ## Another join token for an edge host, on stdout; NAME=plant-7
 	@scripts/identity.sh join-token "$$NAME"
 diag: ## Check every part of an edge host's connection; [NAME=local] [JSON=1]
 	@scripts/diag.sh "$$NAME"
+
+##@ Publishers
+.PHONY: publisher publishers publisher-rotate publisher-revoke
+publisher: ## A credential to publish packages with; NAME=team-a PACKAGES=orders,reporting [EXPIRES=90d]
+	@scripts/publisher.sh enroll "$$NAME" "$$PACKAGES"
+publishers: ## Who may publish what; [JSON=1]
+	@scripts/publisher.sh list
+publisher-rotate: ## A new credential for a publisher; the old one stays good for an hour; NAME=team-a
+	@scripts/publisher.sh rotate "$$NAME"
+publisher-revoke: ## Nothing that a publisher holds opens anything, within a second; NAME=team-a
+	@scripts/publisher.sh revoke "$$NAME"
 
 ##@ Build
 .PHONY: build build-control-plane build-edge-worker lock

@@ -43,6 +43,7 @@ PATIENCE_S: Final = 900.0
 _DAG_BUCKET: Final = "airbridge-dags"
 _ENVIRONMENT: Final = "dev"
 _USER: Final = "admin"
+_PUBLISHER: Final = "bench"
 
 _Result = TypeVar("_Result")
 
@@ -174,11 +175,10 @@ class Stack:
     @property
     def bucket(self) -> dict[str, Any]:
         """Where releases are published to, as the publisher's settings name it."""
-        port = self.shell.environment["AIRBRIDGE_S3_PORT"]
         return {
             "dag_bucket": _DAG_BUCKET,
             "environment": _ENVIRONMENT,
-            "s3_endpoint_url": f"http://127.0.0.1:{port}",
+            "s3_endpoint_url": self.s3.meta.endpoint_url,
         }
 
     def edge_file(self, name: str, path: str) -> str:
@@ -235,7 +235,7 @@ class Stack:
 
 def _shell(folder: Path) -> Shell:
     """Return a shell in which every step of the project means this stack and no other."""
-    ui_port, gateway_port, s3_port = _free_ports(3)
+    ui_port, gateway_port = _free_ports(2)
     # A folder of overrides without any: generated secrets.
     secrets = folder / "secrets.d"
     secrets.mkdir(mode=0o755)
@@ -244,7 +244,6 @@ def _shell(folder: Path) -> Shell:
         "COMPOSE_PROJECT_NAME": PROJECT,
         "AIRBRIDGE_UI_PORT": str(ui_port),
         "AIRBRIDGE_GATEWAY_PORT": str(gateway_port),
-        "AIRBRIDGE_S3_PORT": str(s3_port),
         "AIRBRIDGE_SECRETS_DIR": str(secrets),
         "AIRBRIDGE_WAIT": f"{PATIENCE_S:.0f}",
         # As shipped: the developer's .env is not read, neither by the steps nor by compose.
@@ -266,7 +265,6 @@ def _running_shell(shell: Shell) -> Shell | None:
     found = {
         "AIRBRIDGE_UI_PORT": port("api-server", 8080),
         "AIRBRIDGE_GATEWAY_PORT": port("gateway", 8443),
-        "AIRBRIDGE_S3_PORT": port("localstack", 4566),
     }
     return Shell(environment={**shell.environment, **found}) if all(found.values()) else None
 
@@ -284,6 +282,14 @@ def _start(shell: Shell) -> None:
     )  # fmt: skip
 
 
+def _publisher_settings(shell: Shell) -> dict[str, str]:
+    """Return what publisher.env sets."""
+    script = '. scripts/lib.sh; . "$(publisher_dir "$1")/publisher.env"; env'
+    lines = shell.run("bash", "-c", script, "bash", _PUBLISHER).splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line.startswith("AWS_"))
+    return {**settings, "NO_PROXY": "localhost"}
+
+
 def _log_in(shell: Shell) -> Stack:
     base = f"http://127.0.0.1:{shell.environment['AIRBRIDGE_UI_PORT']}"
     password = shell.run("scripts/password.sh").strip()
@@ -293,12 +299,12 @@ def _log_in(shell: Shell) -> Stack:
     if answer.is_error:
         raise RefusedError(f"{base} refused user '{_USER}' (HTTP {answer.status_code})")
     api.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    # As a publisher that may write every package: LocalStack itself is reached from nowhere.
+    shell.run("scripts/publisher.sh", "ensure", _PUBLISHER, "*")
+    os.environ.update(_publisher_settings(shell))  # the publisher's own code looks there as well
     s3 = boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{shell.environment['AIRBRIDGE_S3_PORT']}",
-        region_name="us-east-1",
-        aws_access_key_id="airbridge",
-        aws_secret_access_key="airbridge",
+        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
         config=Config(s3={"addressing_style": "path"}, proxies={}),
     )
     return Stack(shell, api, s3)

@@ -88,12 +88,11 @@ docker_answers() { within 20 docker version --format '{{.Server.Version}}' >/dev
 PROJECT=$(setting COMPOSE_PROJECT_NAME airbridge)
 UI_PORT=$(setting AIRBRIDGE_UI_PORT 8080)
 GATEWAY_PORT=$(setting AIRBRIDGE_GATEWAY_PORT 8443)
-S3_PORT=$(setting AIRBRIDGE_S3_PORT 4566)
 BUILD_CA_BUNDLE=$(ca_bundle)
 # What the label org.airbridge.lock of every image says: which set of locks it was built from.
 LOCK_HASH=$(cat requirements/{airflow,edge,gateway,localstack,sync}.txt | { sha256sum 2>/dev/null || shasum -a 256; })
 LOCK_HASH=${LOCK_HASH%% *}
-export BUILD_CA_BUNDLE LOCK_HASH PROJECT UI_PORT GATEWAY_PORT S3_PORT
+export BUILD_CA_BUNDLE LOCK_HASH PROJECT UI_PORT GATEWAY_PORT
 
 # The two compose files, always with an explicit project. An exported WORKER_* or CONTROL_PLANE_*
 # would win over an edge host's own file, so those are taken out of the environment.
@@ -121,8 +120,11 @@ edge_compose() {
 # secret NAME: one secret of the control plane, and nothing else, on stdout.
 secret() { control_compose run --rm --no-deps -T init python -m airbridge.controlplane show "$1" 2>/dev/null; }
 
-# identity ARGUMENTS...: `airbridge edge ARGUMENTS` in the control plane's image; words for people go to stderr.
-identity() { COMPOSE_PROGRESS=quiet control_compose run --rm --no-deps -T --quiet-pull init airbridge edge "$@"; }
+# principal ARGUMENTS...: `airbridge ARGUMENTS` in the control plane's image; words for people go to stderr.
+principal() { COMPOSE_PROGRESS=quiet control_compose run --rm --no-deps -T --quiet-pull init airbridge "$@"; }
+
+# identity ARGUMENTS...: the same about edge workers.
+identity() { principal edge "$@"; }
 
 # edge_ca FILE: writes the gateway's CA there, or removes the file where a public CA has signed its certificate.
 # True when that changed the file.
@@ -171,6 +173,11 @@ bundles_dir() {
   if [ "$PROJECT" = airbridge ]; then printf '%s/edge-bundles\n' "$PWD"; else printf '%s/edge-bundles/.%s\n' "$PWD" "$PROJECT"; fi
 }
 edge_dir() { printf '%s/%s\n' "$(bundles_dir)" "$1"; }
+
+# Where the credentials of a publisher lie, by the same rule.
+publisher_dir() {
+  if [ "$PROJECT" = airbridge ]; then printf '%s/publishers/%s\n' "$PWD" "$1"; else printf '%s/publishers/.%s/%s\n' "$PWD" "$PROJECT" "$1"; fi
+}
 
 # Names of the edge hosts of this control plane on this machine, one a line: with containers, or with a
 # folder of credentials.

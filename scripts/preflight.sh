@@ -186,7 +186,6 @@ check_plugins
 if [ -n "$ports" ]; then
   check_port AIRBRIDGE_UI_PORT "$UI_PORT" "$(setting AIRBRIDGE_UI_BIND 127.0.0.1)" "web UI"
   check_port AIRBRIDGE_GATEWAY_PORT "$GATEWAY_PORT" "$(setting AIRBRIDGE_GATEWAY_BIND 0.0.0.0)" "edge endpoint"
-  check_port AIRBRIDGE_S3_PORT "$S3_PORT" 127.0.0.1 "S3"
 fi
 check_memory
 check_disk

@@ -122,42 +122,51 @@ def _run(airflow: _Airflow) -> tuple[str, float, list[dict[str, Any]]]:
     return run_id, seconds, tasks
 
 
+def _log_in_s3(airflow: _Airflow, run_id: str, task_id: str) -> str | None:
+    """Return where in S3 the API found the log of a task; ``None``: not there (yet)."""
+    answer = airflow.call(
+        "GET",
+        f"/dags/{_DAG}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1",
+        headers={"Accept": "application/json"},
+    )
+    lines = (answer or {}).get("content") or []
+    sources = (source for line in lines if isinstance(line, dict) for source in line.get("sources") or [])
+    return next((source for source in sources if source.startswith("s3://")), None)
+
+
 def main() -> int:
     """Publish, run, show; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--s3-endpoint", default="", help="empty: AWS")
+    parser.add_argument("--s3-endpoint", required=True, help="the gateway's")
     parser.add_argument("--ui", required=True)
     parser.add_argument("--user", required=True)
     parser.add_argument("--dags", type=Path, default=Path("dags"))
     options = parser.parse_args()
     password = sys.stdin.read().strip()
-    dag_bucket, log_bucket = os.environ["DAG_BUCKET"], os.environ["LOG_BUCKET"]
-    environment = os.environ["ENVIRONMENT"]
+    dag_bucket, environment = os.environ["DAG_BUCKET"], os.environ["ENVIRONMENT"]
     s3 = boto3.client(
         "s3",
-        endpoint_url=options.s3_endpoint or None,
-        config=Config(
-            s3={"addressing_style": "path"} if options.s3_endpoint else {}, retries={"max_attempts": 5}
-        ),
+        endpoint_url=options.s3_endpoint,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
     )
     try:
         _publish(s3, options.dags, dag_bucket, environment)
-        run_id, seconds, tasks = _run(_Airflow(options.ui, options.user, password))
+        airflow = _Airflow(options.ui, options.user, password)
+        run_id, seconds, tasks = _run(airflow)
         hosts = sorted({task["hostname"] for task in tasks})
         _say("sample run", f"{_DAG} succeeded in {seconds:.1f} s on {', '.join(hosts)}")
-        prefix = f"{environment}/task-logs/dag_id={_DAG}/run_id={run_id}/"
         # A worker uploads the log when the task has ended, which can be a moment after its state.
-        logs = _until(
+        log = _until(
             f"the log of run {run_id} in S3",
-            "make logs SERVICE=gateway, and make diag",
-            lambda: s3.list_objects_v2(Bucket=log_bucket, Prefix=prefix).get("Contents"),
+            "make logs SERVICE='gateway s3-door', and make diag",
+            lambda: _log_in_s3(airflow, run_id, tasks[-1]["task_id"]),
         )
-        _say("log", f"s3://{log_bucket}/{logs[-1]['Key']}")
+        _say("log", log)
     except AirbridgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (BotoCoreError, ClientError) as error:
-        print(f"error: S3 at {options.s3_endpoint or 'AWS'}: {error} | fix: make status", file=sys.stderr)
+        print(f"error: S3 at {options.s3_endpoint}: {error} | fix: make status", file=sys.stderr)
         return UnreachableError.exit_code
     except httpx.HTTPError as error:
         print(

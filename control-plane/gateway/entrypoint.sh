@@ -8,19 +8,12 @@ fail() {
   exit 2
 }
 
-for name in ENVIRONMENT DAG_BUCKET LOG_BUCKET; do
-  [[ "${!name:-}" =~ ^[a-z0-9][a-z0-9.-]{0,62}$ ]] || fail "$name='${!name:-}' is not a bucket or environment name" "use a-z, 0-9, dot and dash"
+for name in DAG_BUCKET LOG_BUCKET; do
+  [[ "${!name:-}" =~ ^[a-z0-9][a-z0-9.-]{0,62}$ ]] || fail "$name='${!name:-}' is not the name of a bucket" "use a-z, 0-9, dot and dash"
   # A dot is a dot in the Caddyfile's patterns too.
   printf -v "${name}_PATTERN" '%s' "${!name//./[.]}"
   export "${name?}_PATTERN"
 done
-
-# Empty is AWS, which edge hosts do not reach through here.
-if [ -n "${S3_UPSTREAM:-}" ]; then
-  S3_UPSTREAM=${S3_UPSTREAM%/}
-  [[ "$S3_UPSTREAM" =~ ^https?://[A-Za-z0-9.:-]+$ ]] || fail "S3_ENDPOINT_URL='$S3_UPSTREAM' (here as S3_UPSTREAM) is not the address of an S3 service" "give scheme, host and port, such as http://localstack:4566"
-  export S3_UPSTREAM
-fi
 
 readonly host_name='^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$'
 readonly ipv6='^[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f.]*$'

@@ -35,6 +35,7 @@ __all__ = [
     "LOG_BUCKET",
     "PATIENCE_S",
     "PROJECT",
+    "RAW_S3_FILE",
     "ROOT",
     "TEST_DAGS",
     "Api",
@@ -56,6 +57,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[2]
 CONTROL_PLANE_FILE = ROOT / "compose.yaml"
+RAW_S3_FILE = Path(__file__).parent / "raw-s3.yaml"
 EDGE_FILE = ROOT / "compose.edge.yaml"
 EXAMPLES = ROOT / "dags"
 TEST_DAGS = Path(__file__).parent / "dags"
@@ -173,6 +175,7 @@ class Compose:
     project: str
     file: Path
     settings: Mapping[str, str]
+    overlay: Path | None = None
 
     def __call__(
         self, *arguments: str, check: bool = True, timeout: float = PATIENCE_S * 2, stdin: str | None = None
@@ -182,6 +185,7 @@ class Compose:
             name: value for name, value in os.environ.items() if name in _KEPT or not _OURS.match(name)
         }
         command = ["docker", "compose", "--project-name", self.project, "--file", str(self.file)]
+        command += ["--file", str(self.overlay)] if self.overlay else []
         # An empty file in the place of the developer's .env.
         command += ["--env-file", os.devnull, *arguments]
         return _run(
@@ -399,11 +403,12 @@ class Stack:
     edges: dict[str, EdgeHost] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, folder: Path, project: str = PROJECT, **settings: str) -> Stack:
+    def start(cls, folder: Path, project: str = PROJECT, *, raw_s3: bool = True, **settings: str) -> Stack:
         """Bring a control plane up and log in as its administrator.
 
         :param folder: an empty folder of this stack's own
         :param project: compose project; must begin with :data:`PROJECT`, so that it is cleaned up
+        :param raw_s3: publish LocalStack's port for the tests, which no stack of a user does
         :param settings: anything that .env could hold
         """
         assert project == PROJECT or project.startswith(f"{PROJECT}-"), f"{project} would never be cleaned up"
@@ -426,6 +431,7 @@ class Stack:
                 "FRESH_POC_RETRY_DELAY_SECONDS": "0.5",
                 **settings,
             },
+            RAW_S3_FILE if raw_s3 else None,
         )
         try:
             compose.up()

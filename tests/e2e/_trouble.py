@@ -42,7 +42,7 @@ __all__ = [
 
 def bare_control_plane(folder: Path, name: str, **settings: str) -> Compose:
     """A control plane of which nothing was started yet. Whoever uses it removes it."""
-    ui_port, gateway_port, s3_port = free_ports(3)
+    ui_port, gateway_port = free_ports(2)
     overrides = folder / "secrets.d"
     overrides.mkdir(parents=True, exist_ok=True)
     overrides.chmod(0o755)
@@ -52,7 +52,6 @@ def bare_control_plane(folder: Path, name: str, **settings: str) -> Compose:
         {
             "AIRBRIDGE_UI_PORT": str(ui_port),
             "AIRBRIDGE_GATEWAY_PORT": str(gateway_port),
-            "AIRBRIDGE_S3_PORT": str(s3_port),
             "AIRBRIDGE_SECRETS_DIR": str(overrides),
             "DAG_BUCKET": DAG_BUCKET,
             "LOG_BUCKET": LOG_BUCKET,

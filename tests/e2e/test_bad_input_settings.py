@@ -155,7 +155,7 @@ def test_gateway_names_the_malformed_setting(control_plane: Compose) -> None:
 def test_make_up_with_a_taken_port_says_which_and_starts_nothing() -> None:
     """The port is really taken, by this process."""
     project = f"{PROJECT}-port"
-    ui_port, gateway_port = free_ports(2)
+    (ui_port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = holder.getsockname()[1]
         environment = {
@@ -163,8 +163,7 @@ def test_make_up_with_a_taken_port_says_which_and_starts_nothing() -> None:
             "AIRBRIDGE_ENV_FILE": os.devnull,
             "COMPOSE_PROJECT_NAME": project,
             "AIRBRIDGE_UI_PORT": str(ui_port),
-            "AIRBRIDGE_GATEWAY_PORT": str(gateway_port),
-            "AIRBRIDGE_S3_PORT": str(taken),
+            "AIRBRIDGE_GATEWAY_PORT": str(taken),
         }
         for command in (["scripts/preflight.sh", "--problems"], ["make", "--no-print-directory", "up"]):
             done = subprocess.run(
@@ -179,8 +178,8 @@ def test_make_up_with_a_taken_port_says_which_and_starts_nothing() -> None:
             )
             said = done.stdout + done.stderr
             assert done.returncode != 0, said
-            assert f"port {taken} (S3) is taken" in said
-            assert "set AIRBRIDGE_S3_PORT to a free port" in said
+            assert f"port {taken} (edge endpoint) is taken" in said
+            assert "set AIRBRIDGE_GATEWAY_PORT to a free port" in said
             assert f"port {ui_port}" not in said
     assert not any(project in name for names in leftovers().values() for name in names)
     assert docker("ps", "--all", "--quiet", "--filter", f"name={project}").stdout == ""

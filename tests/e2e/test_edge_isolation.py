@@ -78,7 +78,7 @@ def test_edge_worker_reaches_the_endpoint_and_neither_ui_nor_s3_on_the_machine_b
     stack: Stack, edge: EdgeHost
 ) -> None:
     """A1: both are bound to loopback, so the machine's other addresses do not answer for them."""
-    names = [f"{stack.compose.project}_{name}" for name in ("ui-door", "s3-door", "edge-door")]
+    names = [f"{stack.compose.project}_{name}" for name in ("ui-door", "raw-s3", "edge-door")]
     names += [f"{edge.compose.project}_edge", "bridge"]
     networks = json.loads(docker("network", "inspect", *names).stdout)
     subnets = [ipaddress.ip_network(config["Subnet"]) for one in networks for config in one["IPAM"]["Config"]]

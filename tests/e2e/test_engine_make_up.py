@@ -51,8 +51,8 @@ def of_project(*kind: str, fields: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def make() -> Iterator[Make]:
-    ports = free_ports(3)
-    names = ("AIRBRIDGE_UI_PORT", "AIRBRIDGE_GATEWAY_PORT", "AIRBRIDGE_S3_PORT")
+    ports = free_ports(2)
+    names = ("AIRBRIDGE_UI_PORT", "AIRBRIDGE_GATEWAY_PORT")
     # A limit, not a wait, and a generous one: other tests may keep this machine busy.
     step = Make(
         {"COMPOSE_PROJECT_NAME": _PROJECT, "AIRBRIDGE_WAIT": "900"}

@@ -14,6 +14,7 @@ import httpx
 import jwt
 import pytest
 from _stack import DAG_BUCKET, ENVIRONMENT, LOG_BUCKET, until
+from tests.unit.s3door.s3_requests import signed
 
 from airbridge.credential import Credential, JoinToken
 from airbridge.edge.token import request_headers
@@ -106,8 +107,15 @@ class Door:
         return self.send(method, f"/execution/{call}", headers, body)
 
     def s3(self, who: Credential, method: str, path: str) -> httpx.Response:
-        """A request to S3, through this worker's uplink."""
-        return self.send(method, f"/s3{path}", {"X-AirBridge-Token": who.text})
+        """A request to S3, signed by this worker."""
+        sent = signed(
+            method,
+            f"/s3{quote(path, safe='/-_.~')}",
+            name=who.name,
+            secret=who.secret,
+            host=self.http.headers["Host"],
+        )
+        return self.send(method, sent.target, dict(sent.headers))
 
 
 @dataclass(frozen=True, slots=True)

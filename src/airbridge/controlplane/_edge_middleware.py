@@ -2,10 +2,10 @@
 
 Everything below ``/edge_worker/`` and ``/airbridge/``, and of ``/execution/`` what comes through the edge
 door, is refused unless a worker proves itself with its own secret and may do what it asks (the rules are in
-``_edge_rules``, ``_execution_rules`` and ``_s3_rules``). What passes to the edge API is signed anew for it,
-so that it accepts nothing that came around this check. Some paths are special: a join token is all that
-``join`` takes, ``certificate`` is answered here (see ``_client_certificates``), ``s3-auth`` is the gateway's
-question about a request to S3, and two are for people: never served to the edge door.
+``_edge_rules`` and ``_execution_rules``). What passes to the edge API is signed anew for it, so that it
+accepts nothing that came around this check. Some paths are special: a join token is all that ``join`` takes,
+``certificate`` is answered here (see ``_client_certificates``), and two are for people: never served to the
+edge door.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ from airbridge.controlplane._fetch import FetchDesk
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
 from airbridge.controlplane._refusal import Refusal
-from airbridge.controlplane._s3_rules import S3Layout, S3Rules
 from airbridge.credential import JoinToken, checked_proof
 from airbridge.errors import IntegrityError, UnreachableError
 from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
     from airbridge.controlplane._correlation import AccessLog
     from airbridge.identity.jobs import Job, Jobs
     from airbridge.identity.model import Worker
@@ -64,7 +63,6 @@ _EXECUTION_API: Final = "/execution/"
 _OURS: Final = ("/edge_worker", "/airbridge")
 _FOR_PEOPLE: Final = frozenset({"/airbridge/v1/workers", "/airbridge/v1/metrics"})
 _JOIN: Final = "/airbridge/v1/join"
-_S3_AUTH: Final = "/airbridge/v1/s3-auth"
 _CERTIFICATE: Final = "/airbridge/v1/certificate"
 _DOOR: Final = b"x-airbridge-door"  # set by the gateway on whatever comes through the edge door
 _CREDENTIAL: Final = b"x-airbridge-token"  # set by the uplink, for clients that sign nothing
@@ -89,7 +87,6 @@ class EdgeGuard:
     jobs: Jobs
     internal_secret: str = field(repr=False)
     """``[api_auth] jwt_secret`` of this process, which the edge API behind verifies with."""
-    layout: S3Layout
     certificates: ClientCertificates = field(default_factory=ClientCertificates)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -118,7 +115,6 @@ class EdgeMiddleware:
             self._edge_rules = EdgeRules(guard.jobs)
             self._execution_rules = ExecutionRules(guard.jobs)
             self._deliveries = Deliveries(guard.jobs, self._lookup.in_thread)
-            self._s3_rules = S3Rules(guard.layout, self._edge_rules)
             self._fetches = FetchDesk(guard.jobs, self._lookup.in_thread)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +135,7 @@ class EdgeMiddleware:
                 await self._pass_by(request)
                 return
             try:
-                await self._serve(request, request.exchange.send, through_the_edge_door=through_the_edge_door)
+                await self._serve(request, request.exchange.send)
             finally:
                 if request.in_turn:
                     self._limits.leave(request.worker)
@@ -174,7 +170,7 @@ class EdgeMiddleware:
             request.exchange.is_about(request.claimed)
         await self._app(request.scope, request.receive, request.exchange.send)
 
-    async def _serve(self, request: _Request, send: Send, *, through_the_edge_door: bool) -> None:
+    async def _serve(self, request: _Request, send: Send) -> None:
         path = request.path
         known = (_EDGE_API, _OWN_API, _EXECUTION_API)
         if request.scope["type"] != "http" or not path.startswith(known) or path in _FOR_PEOPLE:
@@ -187,10 +183,6 @@ class EdgeMiddleware:
             raise _nothing_here()
         if path == _JOIN:
             await self._join(request, send)
-        elif path == _S3_AUTH:
-            if not through_the_edge_door:
-                raise _nothing_here()
-            await self._answer_gateway(request, send)
         elif path.startswith(_EXECUTION_API):
             await self._app(await self._admit_task(request), request.receive, send)
         else:
@@ -251,24 +243,6 @@ class EdgeMiddleware:
         )
         request.exchange.is_about(str(task_instance))
         return request.inner()
-
-    async def _answer_gateway(self, request: _Request, send: Send) -> None:
-        """Say 200 when the request to S3 that the gateway holds may go on."""
-        method = request.only_header(b"x-forwarded-method") or ""
-        uri = request.only_header(b"x-forwarded-uri") or ""
-        request.about = (method, uri)
-        # Each edge host asks about once a second, and the gateway logs each request to S3 by itself.
-        request.exchange.quiet = True
-        try:
-            worker = await self._vouched(request)
-        except Refusal as refusal:
-            # S3 knows no 401; clients of it treat "denied" as what it is.
-            raise refusal.with_status(403) if refusal.status == 401 else refusal from None
-        if self._s3_rules.needs_database(uri):
-            request.is_about(await self._lookup.in_thread(lambda: self._s3_rules.check(worker, method, uri)))
-        else:
-            self._s3_rules.check(worker, method, uri)
-        await _answer(send, 200, {"worker": worker.name})
 
     async def _vouched(self, request: _Request) -> Worker:
         text = request.only_header(_CREDENTIAL)
@@ -335,20 +309,18 @@ class EdgeMiddleware:
         assert self._guard  # noqa: S101 - _serve() looked
         name, serial = request.only_header(CLIENT_NAME), request.only_header(CLIENT_SERIAL)
         self._guard.certificates.check(name, serial, worker)
-        # What S3 is asked is not a call of the worker's own client: the two are not to use up each other.
-        await self._limits.enter(worker.name, "s3" if request.about else "")
+        await self._limits.enter(worker.name)
         request.in_turn = True
         await self._lookup.mark_seen(worker.name)
         return worker
 
     async def _refuse(self, request: _Request, refusal: Refusal, send: Send, detail: str = "") -> None:
-        method, path = request.about or (request.verb, request.path)
         attempt = refusal.correlation or request.claimed
         self._audit.refused(
             refusal.audited,
             worker=request.worker,
-            method=method,
-            path=path,
+            method=request.verb,
+            path=request.path,
             client=request.client,
             detail=detail or str(refusal),
             correlation_id=attempt,
@@ -384,8 +356,6 @@ class _Request:
         """Whether it has one of the worker's turns, which it has to give back."""
         self.claimed = ""
         """The task instance that the token of a workload names, unproved."""
-        self.about: tuple[str, str] | None = None
-        """Method and URI of the request that this one is a question about."""
         self._receive = receive
         self._read: list[Message] = []
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from airbridge.controlplane._refusal import Refusal
-from airbridge.identity.jobs import HELD_STATES, Job, JobKey
+from airbridge.identity.jobs import HELD_STATES, JobKey, had_part
 
 if TYPE_CHECKING:
+    from airbridge.identity.jobs import Job, JobLookup
     from airbridge.identity.model import Worker
 
-__all__ = ["EdgeRules", "JobLookup", "asks_database", "is_fetch", "job_of_log", "needs_body"]
+__all__ = ["EdgeRules", "asks_database", "is_fetch", "job_of_log", "needs_body"]
 
 _NAME: Final = "[^/]+"
 _JOB: Final = r"(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[0-9]{1,9})/(?P<map>-?[0-9]{1,9})"
@@ -30,16 +31,6 @@ _ABOUT_JOBS: Final = (_STATE, _LOG_PATH, _LOG_PUSH)
 # What the stock worker reports; the edge API would take any state of a task, "removed" and "queued" too.
 _REPORTED: Final = frozenset({"running", "success", "failed"})
 _ENDED: Final = frozenset({"success", "failed"})
-
-
-class JobLookup(Protocol):
-    """Who was given which job."""
-
-    def job(self, key: JobKey) -> Job | None:
-        """Return the job of an attempt."""
-
-    def was_handed_out(self, key: JobKey, worker: str) -> bool:
-        """Return whether the worker was handed a part of the attempt."""
 
 
 def _match(rule: tuple[str, re.Pattern[str]], verb: str, call: str) -> re.Match[str] | None:
@@ -139,10 +130,7 @@ class EdgeRules:
         :raises Refusal: it never had
         """
         job = self._jobs.job(key)
-        if job is not None and job.worker == worker.name:
-            return job
-        # A part that ended here may still send its log while the next one runs elsewhere.
-        if not self._jobs.was_handed_out(key, worker.name):
+        if not had_part(self._jobs, key, worker.name):
             raise _not_yours(job)
         return job
 

@@ -5,8 +5,8 @@ name, so every call of the stock edge worker carries ``iss`` under an HMAC that 
 (airflow/providers/edge3/cli/api_client.py, ``jwt_generator``). Control-plane side: the edge API verifies with
 a secret that never leaves this process.
 
-S3 and the Execution API are called by others than the worker's own client (rclone, boto3, the Task SDK), so
-there the uplink adds the credential itself to each request.
+The Execution API is called by another than the worker's own client (the Task SDK), so there the uplink adds
+the credential itself to each request.
 """
 
 from __future__ import annotations

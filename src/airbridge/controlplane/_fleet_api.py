@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import airbridge
 
 if TYPE_CHECKING:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
 
 __all__ = ["create_fleet_api"]
 

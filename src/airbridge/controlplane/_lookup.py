@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import anyio
 import anyio.to_thread
 
-from airbridge.controlplane._roster import Enrolments, Roster
+from airbridge.identity.roster import Enrolments, Roster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ _STRANGERS_THREADS: Final = 2
 _Result = TypeVar("_Result")
 
 
-class Names(Enrolments, Protocol):
+class Names(Enrolments["Worker"], Protocol):
     """Where it looks."""
 
     def names(self) -> frozenset[str]:
@@ -51,7 +51,7 @@ class Lookup:
     def __init__(self, enrolments: Names, clock: Callable[[], float] = time.monotonic) -> None:
         self._enrolments = enrolments
         self._clock = clock
-        self._roster = Roster(enrolments, clock)
+        self._roster: Roster[Worker] = Roster(enrolments, clock)
         self._names: frozenset[str] = frozenset()
         self._names_asked = -math.inf
         self._refresh = anyio.Lock()

@@ -33,14 +33,3 @@ class Refusal(Exception):
         self.audited = audited or reason
         self.retry_after = retry_after
         self.correlation = correlation
-
-    def with_status(self, status: int) -> Refusal:
-        """Return the same with another status."""
-        return Refusal(
-            status,
-            self.reason,
-            str(self),
-            audited=self.audited,
-            retry_after=self.retry_after,
-            correlation=self.correlation,
-        )

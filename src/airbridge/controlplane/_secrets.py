@@ -139,8 +139,8 @@ class Secret:
 
 
 SECRETS: tuple[Secret, ...] = (
-    Secret("db-password", ("control", "postgres"), _new_password, _problem_of_password),
-    Secret("fernet-key", ("control",), _new_fernet_key, _problem_of_fernet_key),
+    Secret("db-password", ("control", "postgres", "door"), _new_password, _problem_of_password),
+    Secret("fernet-key", ("control", "door"), _new_fernet_key, _problem_of_fernet_key),
     Secret("session-secret", ("control",), _new_token, _problem_of_token),
     Secret("jwt-private-key", ("signing",), _new_ed25519_key, _problem_of_ed25519_key),
     Secret("internal-edge-secret", ("signing",), _new_token, _problem_of_token),

@@ -16,7 +16,7 @@ from airflow.plugins_manager import AirflowPlugin
 from prometheus_client import CollectorRegistry
 
 if TYPE_CHECKING:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
     from airbridge.controlplane._edge_middleware import EdgeGuard
 
 __all__ = ["AirbridgePlugin"]
@@ -46,7 +46,7 @@ def _middleware() -> dict[str, Any]:
 
 @cache
 def _audit() -> Audit:
-    from airbridge.controlplane._audit import Audit
+    from airbridge.audit import Audit
 
     return Audit(CollectorRegistry())
 
@@ -58,7 +58,6 @@ def _guard() -> EdgeGuard | None:
     from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.controlplane._edge_middleware import EdgeGuard
     from airbridge.controlplane._limits import LimitSettings
-    from airbridge.controlplane._s3_rules import S3Layout
     from airbridge.identity.database import Database
     from airbridge.identity.jobs import Jobs
     from airbridge.identity.store import Cipher, WorkerStore
@@ -73,7 +72,6 @@ def _guard() -> EdgeGuard | None:
         WorkerStore(database, Cipher(keys)),
         Jobs(database),
         internal,
-        S3Layout.of(os.environ),
         ClientCertificates.of(os.environ, _ISSUING),
         LimitSettings.of(os.environ),
     )

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from airbridge.edge._token_source import TOKEN, TOKEN_FILE
 from airbridge.edge.token import VALID_FOR_SECONDS
+from airbridge.token_source import TOKEN, TOKEN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,13 +80,17 @@ def write_private_token(token: str, worker: str) -> Path:
 
 
 def _s3_connection(settings: EdgeSettings) -> str:
-    """Return the connection of the log bucket: through the uplink, which adds what proves this host."""
+    """Return the connection of the log bucket: through the uplink, and without what signs requests.
+
+    The environment is every task's; whoever sends logs has the secret from elsewhere
+    (:mod:`airbridge.edge._log_hook`).
+    """
     return json.dumps(
         {
             "conn_type": "aws",
             # Without any key boto3 goes looking for a cloud's metadata service.
             "login": settings.worker_name,
-            "password": "uplink",
+            "password": "not-in-here",
             "extra": {
                 "endpoint_url": settings.s3_endpoint_url,
                 "region_name": settings.aws_default_region,

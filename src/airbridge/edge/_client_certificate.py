@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from airbridge.client_certificate import ClientCertificate
-from airbridge.edge._token_source import STATE_DIR, write_whole
+from airbridge.token_source import STATE_DIR, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

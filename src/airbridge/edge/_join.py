@@ -8,8 +8,8 @@ import structlog
 
 from airbridge.client_certificate import new_request
 from airbridge.edge._client_certificate import keep_certificate
-from airbridge.edge._token_source import StoredCredential
 from airbridge.errors import AirbridgeError
+from airbridge.token_source import StoredCredential
 
 if TYPE_CHECKING:
     from collections.abc import Callable

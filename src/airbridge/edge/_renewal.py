@@ -18,8 +18,8 @@ import structlog
 
 from airbridge.client_certificate import ClientCertificate, new_request
 from airbridge.edge._client_certificate import current_certificate, keep_certificate
-from airbridge.edge._token_source import STATE_DIR
 from airbridge.errors import AirbridgeError
+from airbridge.token_source import STATE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airbridge.courier_status import read_status
-from airbridge.edge._token_source import read_credential
 from airbridge.edge.token import API_PREFIX, request_headers
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError, UnreachableError
+from airbridge.token_source import read_credential
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

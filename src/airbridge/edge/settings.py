@@ -17,8 +17,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from airbridge.credential import WORKER_NAME, JoinToken
-from airbridge.edge._token_source import STATE_DIR, TOKEN, NotJoinedError, read_credential
 from airbridge.errors import SettingsError
+from airbridge.token_source import STATE_DIR, TOKEN, NotJoinedError, read_credential
 
 __all__ = ["HTTPS_PORT", "EdgeSettings", "load_settings"]
 

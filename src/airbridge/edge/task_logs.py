@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from airbridge.edge._correlation import (
     work_on,
 )
 from airbridge.edge._log_files import put_on_list, send_listed, send_rest
+from airbridge.edge._log_hook import WorkerS3Hook
 from airbridge.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
 
     processors = (learn_correlation,)
     """What each line of a task's log passes (Airflow's own extension point of remote logging)."""
+
+    @cached_property
+    def hook(self) -> WorkerS3Hook:
+        """S3, as Airflow's own log handler asks it, signed by this worker."""
+        return WorkerS3Hook(
+            aws_conn_id=conf.get("logging", "REMOTE_LOG_CONN_ID"), transfer_config_args={"use_threads": False}
+        )
 
     def upload(self, path: os.PathLike[str] | str, ti: Any) -> None:
         """Upload the log at ``path``, which is absolute or relative to the folder of all logs."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from airbridge.edge._token_source import NotJoinedError, read_credential
+from airbridge.token_source import NotJoinedError, read_credential
 
 __all__ = ["NotJoinedError", "read_credential"]

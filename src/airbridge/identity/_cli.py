@@ -1,4 +1,4 @@
-"""``airbridge edge …``: who may work for this control plane, and what each may do."""
+"""``airbridge``: who may work for this control plane and publish to it, and what each may do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from airbridge.credential import Credential
 from airbridge.errors import AirbridgeError, RefusedError, SettingsError
+from airbridge.identity._cli_common import (
+    NEVER,
+    Expires,
+    Json,
+    checked_overlap,
+    column,
+    end_of,
+    moment,
+    names,
+    open_cipher,
+    open_database,
+    print_list,
+    say,
+    text_of,
+)
+from airbridge.identity._publisher_cli import publisher
 from airbridge.identity._reports import Report, reports
 from airbridge.identity.authority import AUTHORITY_FILE, Authority, lifetime, load_authority
-from airbridge.identity.database import Database
-from airbridge.identity.model import Allowance, Worker, check_name, duration
-from airbridge.identity.store import JOIN_LIFETIME, SCHEMA_VERSION, Cipher, WorkerStore, schema_version
+from airbridge.identity.model import Allowance, Worker, check_name
+from airbridge.identity.publishers import PublisherStore
+from airbridge.identity.store import JOIN_LIFETIME, WorkerStore
 
 __all__ = ["app", "main"]
 
@@ -37,16 +51,12 @@ edge = typer.Typer(
 )
 app.add_typer(edge, name="edge")
 
-_URI: Final = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-_KEY: Final = "AIRFLOW__CORE__FERNET_KEY"
 _DEFAULT_CONCURRENCY: Final = 8  # as an edge host's own default (WORKER_CONCURRENCY)
-_NEVER: Final = "never"
 _ISSUING: Final = Path("/secrets/issuing")  # where compose.yaml mounts the client CA
 _AGES: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 _DIGITS: Final = 8  # of a tree's hash
 _DATE: Final = 10  # characters of an ISO time that are its date
 _ENSURE_OVERLAP: Final = timedelta(hours=1)
-_LONGEST_OVERLAP: Final = timedelta(days=30)  # a rotation that never ends is none
 
 _Name = Annotated[str, typer.Argument(help="The worker's name: a-z, 0-9 and dashes.")]
 _Connections = Annotated[
@@ -55,53 +65,14 @@ _Connections = Annotated[
 _Variables = Annotated[
     str | None, typer.Option(help="Airflow variables that its tasks may use, with commas; '*' is all.")
 ]
-_Expires = Annotated[
-    str | None, typer.Option(help="The enrolment ends after this long, such as 90d; 'never' is the default.")
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def _store() -> WorkerStore:
-    return WorkerStore(_database(), Cipher(os.environ.get(_KEY, "")))
-
-
-def _database() -> Database:
-    uri = os.environ.get(_URI, "")
-    if not uri.startswith("postgresql"):
-        raise SettingsError(f"{_URI} is not set to a Postgres URI", fix="run it in the control plane's image")
-    database = Database.at(uri)
-    connection = database.connection()
-    try:
-        there = schema_version(connection)
-    finally:
-        connection.close()
-    if there != SCHEMA_VERSION:
-        raise RefusedError(
-            f"the worker tables are of version {there}, this release works with {SCHEMA_VERSION}",
-            fix="run the control plane's init of this release: make up",
-        )
-    return database
-
-
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _end(expires: str | None) -> datetime | None:
-    return None if expires in (None, _NEVER) else datetime.now(UTC) + duration(str(expires))
-
-
-def _say(line: str) -> None:
-    """To people, beside the one thing on stdout that scripts read."""
-    typer.echo(line, err=True)
+    return WorkerStore(open_database(), open_cipher())
 
 
 def _print_token(token: str, worker: Worker, kind: str, *, as_json: bool) -> None:
     typer.echo(json.dumps({**_described(worker), "token": token, "kind": kind}) if as_json else token)
-
-
-def _moment(value: datetime | None) -> str | None:
-    return value.astimezone(UTC).isoformat(timespec="seconds") if value else None
 
 
 def _described(worker: Worker) -> dict[str, Any]:
@@ -112,11 +83,11 @@ def _described(worker: Worker) -> dict[str, Any]:
         "concurrency": worker.allowance.concurrency,
         "connections": list(worker.allowance.connections),
         "variables": list(worker.allowance.variables),
-        "created": _moment(worker.created_at),
-        "expires": _moment(worker.expires_at),
-        "revoked": _moment(worker.revoked_at),
-        "last_seen": _moment(worker.last_seen),
-        "certificate_expires": _moment(worker.certificates[0].ends_at if worker.certificates else None),
+        "created": moment(worker.created_at),
+        "expires": moment(worker.expires_at),
+        "revoked": moment(worker.revoked_at),
+        "last_seen": moment(worker.last_seen),
+        "certificate_expires": moment(worker.certificates[0].ends_at if worker.certificates else None),
     }
 
 
@@ -136,20 +107,20 @@ def enroll_command(
     concurrency: Annotated[int, typer.Option(help="Tasks at once.")] = _DEFAULT_CONCURRENCY,
     connections: _Connections = None,
     variables: _Variables = None,
-    expires: _Expires = None,
+    expires: Expires = None,
     credential: Annotated[
         bool, typer.Option("--credential", help="Print the credential itself instead of a join token.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Enrol a worker, and print a join token: good for one credential, once, for an hour."""
     store = _store()
-    allowance = Allowance.checked(_list(queues), concurrency, _list(connections), _list(variables))
+    allowance = Allowance.checked(names(queues), concurrency, names(connections), names(variables))
     held = Credential.new(check_name(name)) if credential else None
-    store.enroll(name, allowance, expires_at=_end(expires), credential=held)
+    store.enroll(name, allowance, expires_at=end_of(expires), credential=held)
     token = held.text if held else store.new_join_token(name).text
     kind = "credential" if held else "join token"
-    _say(f"worker {name} enrolled, queues {','.join(allowance.queues)}; its {kind} is shown this once")
+    say(f"worker {name} enrolled, queues {','.join(allowance.queues)}; its {kind} is shown this once")
     _print_token(token, _known(store, name), kind, as_json=as_json)
 
 
@@ -160,14 +131,14 @@ def update_command(
     concurrency: Annotated[int | None, typer.Option(help="Tasks at once.")] = None,
     connections: _Connections = None,
     variables: _Variables = None,
-    expires: _Expires = None,
+    expires: Expires = None,
 ) -> None:
     """Change what a worker may do; what is not given stays, and so does its credential."""
     store = _store()
     worker = _known(store, name)
     allowance = _changed(worker.allowance, queues, concurrency, connections, variables)
-    store.update(name, allowance, worker.expires_at if expires is None else _end(expires))
-    _say(f"worker {name} updated; in force within a second")
+    store.update(name, allowance, worker.expires_at if expires is None else end_of(expires))
+    say(f"worker {name} updated; in force within a second")
 
 
 def _changed(
@@ -178,10 +149,10 @@ def _changed(
     variables: str | None,
 ) -> Allowance:
     return Allowance.checked(
-        before.queues if queues is None else _list(queues),
+        before.queues if queues is None else names(queues),
         before.concurrency if concurrency is None else concurrency,
-        before.connections if connections is None else _list(connections),
-        before.variables if variables is None else _list(variables),
+        before.connections if connections is None else names(connections),
+        before.variables if variables is None else names(variables),
     )
 
 
@@ -192,7 +163,7 @@ def ensure_command(
     concurrency: Annotated[int | None, typer.Option(help="Tasks at once.")] = None,
     connections: _Connections = None,
     variables: _Variables = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """For scripts: print the credential on stdin (one line) again if it is good for NAME, else make one.
 
@@ -206,26 +177,26 @@ def ensure_command(
         raise RefusedError(f"worker '{name}' was revoked", fix=f"airbridge edge enroll {name} if it may work")
     if worker is None or worker.state(datetime.now(UTC)) == "expired":
         allowance = Allowance.checked(
-            _list(queues) or ("default",),
+            names(queues) or ("default",),
             concurrency or _DEFAULT_CONCURRENCY,
-            _list(connections),
-            _list(variables),
+            names(connections),
+            names(variables),
         )
         credential = Credential.new(name)
         store.enroll(name, allowance, credential=credential)
-        _say(f"worker {name} enrolled, queues {','.join(allowance.queues)}")
+        say(f"worker {name} enrolled, queues {','.join(allowance.queues)}")
     else:
         allowance = _changed(worker.allowance, queues or None, concurrency, connections, variables)
         if allowance != worker.allowance:
             store.update(name, allowance, worker.expires_at)
-            _say(f"worker {name} updated")
+            say(f"worker {name} updated")
         held = next((text for text in worker.secrets if f"{name}.{text}" == given), None)
         if held is not None:
             credential = Credential(name, held)
         else:
             # What it held stays good for a while, so that a host that is made anew can finish its tasks.
             credential = store.rotate(name, _ENSURE_OVERLAP)
-            _say(f"worker {name} has a new credential")
+            say(f"worker {name} has a new credential")
     _print_token(credential.text, _known(store, name), "credential", as_json=as_json)
 
 
@@ -234,7 +205,7 @@ def _reported(report: Report | None) -> dict[str, Any]:
     return {
         "live": report is not None and report.live,
         "worker_state": report.state if report else None,
-        "last_heartbeat": _moment(report.heartbeat) if report else None,
+        "last_heartbeat": moment(report.heartbeat) if report else None,
         "jobs": report.jobs if report else None,
         "airbridge_version": report.airbridge_version if report else None,
         "airflow_version": report.airflow_version if report else None,
@@ -245,49 +216,30 @@ def _reported(report: Report | None) -> dict[str, Any]:
 
 
 @edge.command("list")
-def list_command(as_json: _Json = False) -> None:
+def list_command(as_json: Json = False) -> None:
     """Every worker that was ever enrolled: what it may do, its versions and DAGs, when it was last seen."""
-    database = _database()
+    database = open_database()
     said = reports(database)
-    workers = WorkerStore(database, Cipher(os.environ.get(_KEY, ""))).all()
+    workers = WorkerStore(database, open_cipher()).all()
     rows = [{**_described(worker), **_reported(said.get(worker.name))} for worker in workers]
-    if as_json:
-        typer.echo(json.dumps({"workers": rows}, indent=2))
-    elif sys.stdout.isatty():
-        _print_table(rows)
-    else:
-        for row in rows:
-            fields = (f"{key}={_text(row[key])}" for key in row if key != "name")
-            typer.echo(f"{row['name']} {' '.join(fields)}")
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) or "-" if isinstance(value, list) else "-" if value is None else str(value)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    """For a terminal of 100 columns; what does not fit is in ``--json``."""
-    table = Table(
-        "name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires", box=None, pad_edge=False
-    )
-    for row in rows:
-        table.add_row(
-            row["name"],
-            f"{row['state']}{', live' if row['live'] else ''}",
-            _text(row["queues"]),
-            f"{row['jobs'] or 0}/{row['concurrency']}",
-            _versions(row),
-            _dags(row),
-            _ago(row["last_heartbeat"] or row["last_seen"]),
-            (row["expires"] or _NEVER)[:_DATE],
-        )
-    Console().print(table)
+    # For a terminal of 100 columns; what does not fit is in --json.
+    shown = {
+        "name": column("name"),
+        "state": lambda row: f"{row['state']}{', live' if row['live'] else ''}",
+        "queues": column("queues"),
+        "tasks": lambda row: f"{row['jobs'] or 0}/{row['concurrency']}",
+        "versions": _versions,
+        "DAGs": _dags,
+        "seen": lambda row: _ago(row["last_heartbeat"] or row["last_seen"]),
+        "expires": lambda row: (row["expires"] or NEVER)[:_DATE],
+    }
+    print_list("workers", rows, shown, as_json=as_json)
 
 
 def _versions(row: dict[str, Any]) -> str:
     """AirBridge, Airflow and edge provider."""
     return " ".join(
-        _text(row[name]) for name in ("airbridge_version", "airflow_version", "edge_provider_version")
+        text_of(row[name]) for name in ("airbridge_version", "airflow_version", "edge_provider_version")
     )
 
 
@@ -299,10 +251,10 @@ def _dags(row: dict[str, Any]) -> str:
     return f"{row['dag_tree'][:_DIGITS]}{mark}"
 
 
-def _ago(moment: str | None) -> str:
-    if moment is None:
-        return _NEVER
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+def _ago(when: str | None) -> str:
+    if when is None:
+        return NEVER
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()))
     unit, length = next(((unit, length) for unit, length in _AGES if seconds >= length), _AGES[-1])
     return f"{seconds // length} {unit} ago"
 
@@ -311,15 +263,12 @@ def _ago(moment: str | None) -> str:
 def rotate_command(
     name: _Name,
     overlap: Annotated[str, typer.Option(help="How long the old secret stays good, such as 1h.")] = "1h",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Print a new credential; the old one stays good for a while, so that no task is lost."""
-    length = duration(overlap)
-    if length > _LONGEST_OVERLAP:
-        raise SettingsError(f"an overlap of {overlap} is too long", fix="30d at most")
     store = _store()
-    token = store.rotate(name, length).text
-    _say(f"worker {name} has a new credential; put it into its token file within {overlap}")
+    token = store.rotate(name, checked_overlap(overlap)).text
+    say(f"worker {name} has a new credential; put it into its token file within {overlap}")
     _print_token(token, _known(store, name), "credential", as_json=as_json)
 
 
@@ -327,15 +276,15 @@ def rotate_command(
 def revoke_command(name: _Name) -> None:
     """End an enrolment: within a second, nothing that the worker holds opens anything."""
     done = _store().revoke(check_name(name))
-    _say(f"worker {name} revoked" if done else f"worker {name} was revoked before")
+    say(f"worker {name} revoked" if done else f"worker {name} was revoked before")
 
 
 @edge.command("join-token")
-def join_token_command(name: _Name, as_json: _Json = False) -> None:
+def join_token_command(name: _Name, as_json: Json = False) -> None:
     """Print a join token for an enrolled worker. Joining ends whatever the worker held before."""
     store = _store()
     token = store.new_join_token(name).text
-    _say(f"join token for worker {name}, good once and for {JOIN_LIFETIME.total_seconds() / 60:.0f} minutes")
+    say(f"join token for worker {name}, good once and for {JOIN_LIFETIME.total_seconds() / 60:.0f} minutes")
     _print_token(token, _known(store, name), "join token", as_json=as_json)
 
 
@@ -355,11 +304,11 @@ def certificate_command(
     worker = _known(store, name)
     if if_needed and worker.certificates:
         ends = _described(worker)["certificate_expires"]
-        _say(f"worker {name} has a client certificate, good until {ends}")
+        say(f"worker {name} has a client certificate, good until {ends}")
         return
     issued, held = authority.issue_with_key(name, lifetime(os.environ))
     store.add_certificate(issued)
-    _say(f"client certificate for worker {name}, good until {issued.not_after.isoformat(timespec='seconds')}")
+    say(f"client certificate for worker {name}, good until {issued.not_after.isoformat(timespec='seconds')}")
     typer.echo(held.text, nl=False)
 
 
@@ -376,7 +325,11 @@ def _authority() -> Authority:
 @edge.command("reencrypt")
 def reencrypt_command() -> None:
     """For a change of the Fernet key: encrypt all secrets with the first of the keys that are set."""
-    _say(f"{_store().reencrypt()} secrets of edge workers encrypted with the newest key")
+    count = _store().reencrypt() + PublisherStore(open_database(), open_cipher()).reencrypt()
+    say(f"{count} secrets of edge workers and publishers encrypted with the newest key")
+
+
+app.add_typer(publisher, name="publisher")
 
 
 def main() -> None:

@@ -79,6 +79,24 @@ _STEPS: Final = (
     ALTER TABLE airbridge.handed_out ADD COLUMN fetch_id text;
     CREATE UNIQUE INDEX handed_out_fetch ON airbridge.handed_out (worker, fetch_id);
     """,
+    """
+    CREATE TABLE airbridge.publisher (
+        name       text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+        packages   text[] NOT NULL CHECK (cardinality(packages) > 0),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        expires_at timestamptz,
+        revoked_at timestamptz,
+        last_seen  timestamptz
+    );
+    CREATE TABLE airbridge.publisher_secret (
+        id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        publisher  text NOT NULL REFERENCES airbridge.publisher (name) ON DELETE CASCADE,
+        encrypted  text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        ends_at    timestamptz
+    );
+    CREATE INDEX publisher_secret_publisher ON airbridge.publisher_secret (publisher);
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

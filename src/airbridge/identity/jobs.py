@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from airbridge.identity.database import Database
 
-__all__ = ["HELD_STATES", "FetchTurn", "HandedOut", "Job", "JobKey", "Jobs", "RunningTask"]
+__all__ = [
+    "HELD_STATES",
+    "FetchTurn",
+    "HandedOut",
+    "Job",
+    "JobKey",
+    "JobLookup",
+    "Jobs",
+    "RunningTask",
+    "had_part",
+]
 
 # Between a fetch and the worker's first word about the job.
 _CLAIMED: Final = "restarting"
@@ -219,3 +229,20 @@ def _task_instance_of(command: str) -> UUID | None:
         return UUID(json.loads(command)["ti"]["id"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+class JobLookup(Protocol):
+    """Who was given which job."""
+
+    def job(self, key: JobKey) -> Job | None:
+        """Return the job of an attempt."""
+
+    def was_handed_out(self, key: JobKey, worker: str) -> bool:
+        """Return whether the worker was handed a part of the attempt."""
+
+
+def had_part(jobs: JobLookup, key: JobKey, worker: str) -> bool:
+    """Return whether ``worker`` runs, or ran, a part of this attempt: it may write the log of it."""
+    job = jobs.job(key)
+    # A part that ended here may still send its log while the next one runs elsewhere.
+    return (job is not None and job.worker == worker) or jobs.was_handed_out(key, worker)

@@ -1,11 +1,11 @@
-"""What the control plane knows about one edge worker."""
+"""What the control plane knows about one edge worker, and how any enrolment is."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airbridge.credential import WORKER_NAME, is_worker_name
 from airbridge.errors import SettingsError
@@ -23,6 +23,7 @@ __all__ = [
     "Worker",
     "check_name",
     "duration",
+    "state_of",
 ]
 
 EVERYTHING: Final = "*"
@@ -53,11 +54,12 @@ def duration(text: str) -> timedelta:
 def check_name(name: str) -> str:
     """Return ``name``.
 
-    :raises SettingsError: no worker may be called so
+    :raises SettingsError: no worker or publisher may be called so
     """
     if not is_worker_name(name):
         raise SettingsError(
-            f"'{name}' is no name of a worker", fix=f"a-z, 0-9 and dashes, 63 at most ({WORKER_NAME})"
+            f"'{name}' is no name of a worker or publisher",
+            fix=f"a-z, 0-9 and dashes, 63 at most ({WORKER_NAME})",
         )
     return name
 
@@ -160,12 +162,28 @@ class Worker:
 
     def state(self, now: datetime) -> str:
         """Return ``revoked``, ``expired``, ``waiting`` (to join), ``rotating`` or ``enrolled``."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return ("waiting", "enrolled", "rotating")[min(len(self.secrets), 2)]
+        return state_of(self, now)
 
     def holds_certificate(self, serial: str, now: datetime) -> bool:
         """Return whether the client certificate with this serial number is one of the worker's, and good."""
         return any(held.serial == serial and now < held.ends_at for held in self.certificates)
+
+
+class _Enrolled(Protocol):
+    """What every kind of principal has."""
+
+    @property
+    def expires_at(self) -> datetime | None: ...
+    @property
+    def revoked_at(self) -> datetime | None: ...
+    @property
+    def secrets(self) -> tuple[str, ...]: ...
+
+
+def state_of(principal: _Enrolled, now: datetime) -> str:
+    """Return in a word how an enrolment is."""
+    if principal.revoked_at is not None:
+        return "revoked"
+    if principal.expires_at is not None and principal.expires_at <= now:
+        return "expired"
+    return ("waiting", "enrolled", "rotating")[min(len(principal.secrets), 2)]

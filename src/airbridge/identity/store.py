@@ -12,6 +12,7 @@ import psycopg2
 from airbridge.credential import Credential, JoinToken
 from airbridge.errors import AirbridgeError, RefusedError
 from airbridge.identity._cipher import Cipher
+from airbridge.identity._principals import WORKER, Principals
 from airbridge.identity._schema import SCHEMA_VERSION, migrate_schema, schema_version
 from airbridge.identity.model import Allowance, HeldCertificate, Worker, check_name
 
@@ -39,18 +40,6 @@ _CERTIFICATE_OVERLAP: Final = timedelta(minutes=10)
 _CERTIFICATES_KEPT: Final = timedelta(days=90)
 JOIN_REPEAT: Final = timedelta(minutes=10)
 """How long the host that joined may ask again with the same join token: an answer was lost, or it crashed."""
-
-_WORKER = """
-    SELECT w.name, w.queues, w.concurrency, w.connections, w.variables,
-           w.created_at, w.expires_at, w.revoked_at, w.last_seen,
-           ARRAY(SELECT s.encrypted FROM airbridge.worker_secret s
-                 WHERE s.worker = w.name AND (s.ends_at IS NULL OR s.ends_at > now())
-                 ORDER BY s.id DESC LIMIT 2),
-           ARRAY(SELECT c.serial || ' ' || extract(epoch FROM c.ends_at) FROM airbridge.client_certificate c
-                 WHERE c.worker = w.name AND c.ends_at > now()
-                 ORDER BY c.issued_at DESC, c.ends_at DESC)
-    FROM airbridge.worker w
-"""
 
 
 class JoinRefusedError(RefusedError):
@@ -87,7 +76,16 @@ class WorkerStore:
 
     def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
-        self._cipher = cipher
+        self._principals = Principals(WORKER, cipher)
+        self._select = (
+            "SELECT w.name, w.queues, w.concurrency, w.connections, w.variables,"  # noqa: S608
+            " w.created_at, w.expires_at, w.revoked_at, w.last_seen,"
+            f" {self._principals.secrets_column('w')},"
+            " ARRAY(SELECT c.serial || ' ' || extract(epoch FROM c.ends_at)"
+            " FROM airbridge.client_certificate c"
+            " WHERE c.worker = w.name AND c.ends_at > now() ORDER BY c.issued_at DESC, c.ends_at DESC)"
+            " FROM airbridge.worker w"
+        )
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class WorkerStore:
     def all(self) -> list[Worker]:
         """Return every worker that was ever enrolled, by name."""
         with self._database.cursor() as cursor:
-            cursor.execute(f"{_WORKER} ORDER BY w.name")
+            cursor.execute(f"{self._select} ORDER BY w.name")
             return [self._worker(row) for row in cursor.fetchall()]
 
     def names(self) -> frozenset[str]:
@@ -111,7 +109,7 @@ class WorkerStore:
     def mark_seen(self, name: str) -> None:
         """Note that the worker proved itself now."""
         with self._database.cursor() as cursor:
-            cursor.execute("UPDATE airbridge.worker SET last_seen = now() WHERE name = %s", (name,))
+            self._principals.mark_seen(cursor, name)
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -130,6 +128,7 @@ class WorkerStore:
         """
         check_name(name)
         with self._database.cursor() as cursor:
+            self._principals.take_name(cursor, name)
             try:
                 cursor.execute(
                     "INSERT INTO airbridge.worker AS w"
@@ -157,11 +156,11 @@ class WorkerStore:
                     f"worker '{name}' is enrolled",
                     fix=f"airbridge edge update {name} changes what it may do; rotate gives it a new secret",
                 )
-            self._forget_secrets(cursor, name)
+            self._principals.forget_secrets(cursor, name)
             self._end_certificates(cursor, name)
             cursor.execute("DELETE FROM airbridge.join_token WHERE worker = %s AND used_at IS NULL", (name,))
             if credential is not None:
-                self._add_secret(cursor, credential)
+                self._principals.add_secret(cursor, credential)
 
     def update(self, name: str, allowance: Allowance, expires_at: datetime | None) -> None:
         """Change what a worker may do, and until when; its credential stays as it is.
@@ -182,39 +181,21 @@ class WorkerStore:
                 ),
             )
             if cursor.fetchone() is None:
-                raise _unknown(name)
+                raise self._principals.unknown(name)
 
     def rotate(self, name: str, overlap: timedelta) -> Credential:
         """Give a worker a new secret; the one before stays good for ``overlap``, older ones end now.
 
         :raises RefusedError: no worker of this name is enrolled
         """
-        credential = Credential.new(check_name(name))
+        check_name(name)
         with self._database.cursor() as cursor:
-            self._lock(cursor, name)
-            cursor.execute(
-                "DELETE FROM airbridge.worker_secret WHERE worker = %s AND id <>"
-                " (SELECT max(id) FROM airbridge.worker_secret WHERE worker = %s)",
-                (name, name),
-            )
-            cursor.execute(
-                "UPDATE airbridge.worker_secret SET ends_at = now() + %s WHERE worker = %s",
-                (overlap, name),
-            )
-            self._add_secret(cursor, credential)
-        return credential
+            return self._principals.rotate(cursor, name, overlap)
 
     def reencrypt(self) -> int:
         """Encrypt every secret with the newest of the cipher's keys; returns how many there are."""
         with self._database.cursor() as cursor:
-            cursor.execute("SELECT id, encrypted FROM airbridge.worker_secret FOR UPDATE")
-            rows = cursor.fetchall()
-            for number, stored in rows:
-                cursor.execute(
-                    "UPDATE airbridge.worker_secret SET encrypted = %s WHERE id = %s",
-                    (self._cipher.renew(stored), number),
-                )
-        return len(rows)
+            return self._principals.reencrypt(cursor)
 
     def revoke(self, name: str) -> bool:
         """End an enrolment; returns whether it had not ended before.
@@ -222,17 +203,10 @@ class WorkerStore:
         :raises RefusedError: nobody of this name was ever enrolled
         """
         with self._database.cursor() as cursor:
-            cursor.execute("SELECT revoked_at FROM airbridge.worker WHERE name = %s FOR UPDATE", (name,))
-            row = cursor.fetchone()
-            if row is None:
-                raise _unknown(name)
-            cursor.execute(
-                "UPDATE airbridge.worker SET revoked_at = now() WHERE name = %s AND revoked_at IS NULL",
-                (name,),
-            )
+            done = self._principals.revoke(cursor, name)
             self._end_certificates(cursor, name)
             cursor.execute("DELETE FROM airbridge.join_token WHERE worker = %s AND used_at IS NULL", (name,))
-            return row[0] is None
+            return done
 
     # --- client certificates ----------------------------------------------------------------------
 
@@ -242,7 +216,7 @@ class WorkerStore:
         :raises RefusedError: no worker of this name is enrolled
         """
         with self._database.cursor() as cursor:
-            self._lock(cursor, issued.name)
+            self._principals.lock(cursor, issued.name)
             self._add_certificate(cursor, issued)
 
     # --- joining --------------------------------------------------------------------------------
@@ -254,7 +228,7 @@ class WorkerStore:
         """
         token = JoinToken.new(check_name(name))
         with self._database.cursor() as cursor:
-            self._lock(cursor, name)
+            self._principals.lock(cursor, name)
             cursor.execute("DELETE FROM airbridge.join_token WHERE worker = %s AND used_at IS NULL", (name,))
             cursor.execute(
                 "INSERT INTO airbridge.join_token (hash, worker, expires_at) VALUES (%s, %s, now() + %s)",
@@ -298,8 +272,8 @@ class WorkerStore:
             if ended:
                 raise JoinRefusedError("worker_not_enrolled")
             credential = Credential.new(token.name)
-            self._forget_secrets(cursor, token.name)
-            number = self._add_secret(cursor, credential)
+            self._principals.forget_secrets(cursor, token.name)
+            number = self._principals.add_secret(cursor, credential)
             cursor.execute(
                 "UPDATE airbridge.join_token SET used_at = now(), used_by = %s, proof = %s, secret = %s"
                 " WHERE hash = %s",
@@ -319,12 +293,12 @@ class WorkerStore:
         row = cursor.fetchone()
         if row is None:
             raise JoinRefusedError("join_token_replayed")
-        return Credential(name, self._cipher.decrypt(row[0]))
+        return Credential(name, self._principals.decrypted([row[0]])[0])
 
     # --- inside a transaction ---------------------------------------------------------------------
 
     def _find(self, cursor: Any, name: str) -> Worker | None:
-        cursor.execute(f"{_WORKER} WHERE w.name = %s", (name,))
+        cursor.execute(f"{self._select} WHERE w.name = %s", (name,))
         row = cursor.fetchone()
         return None if row is None else self._worker(row)
 
@@ -338,30 +312,9 @@ class WorkerStore:
             expires,
             revoked,
             seen,
-            tuple(self._cipher.decrypt(secret) for secret in encrypted),
+            self._principals.decrypted(encrypted),
             tuple(_held(text) for text in held),
         )
-
-    @staticmethod
-    def _lock(cursor: Any, name: str) -> None:
-        cursor.execute(
-            "SELECT 1 FROM airbridge.worker WHERE name = %s AND revoked_at IS NULL"
-            " AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE",
-            (name,),
-        )
-        if cursor.fetchone() is None:
-            raise _unknown(name)
-
-    @staticmethod
-    def _forget_secrets(cursor: Any, name: str) -> None:
-        cursor.execute("DELETE FROM airbridge.worker_secret WHERE worker = %s", (name,))
-
-    def _add_secret(self, cursor: Any, credential: Credential) -> int:
-        cursor.execute(
-            "INSERT INTO airbridge.worker_secret (worker, encrypted) VALUES (%s, %s) RETURNING id",
-            (credential.name, self._cipher.encrypt(credential.secret)),
-        )
-        return int(cursor.fetchone()[0])
 
     @staticmethod
     def _end_certificates(cursor: Any, name: str) -> None:
@@ -390,10 +343,3 @@ class WorkerStore:
 def _held(text: str) -> HeldCertificate:
     serial, _, ends = text.partition(" ")
     return HeldCertificate(serial, datetime.fromtimestamp(float(ends), UTC))
-
-
-def _unknown(name: str) -> RefusedError:
-    return RefusedError(
-        f"no worker '{name}' is enrolled",
-        fix="airbridge edge list shows who is; airbridge edge enroll enrols one",
-    )

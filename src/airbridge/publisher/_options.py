@@ -42,7 +42,7 @@ EndpointUrl = Annotated[
     typer.Option(
         "--endpoint-url",
         envvar=["S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"],
-        help="S3 endpoint: http://127.0.0.1:4566. Set, and empty, means AWS.",
+        help="S3 endpoint: https://localhost:8443/s3. Set, and empty, means AWS.",
     ),
 ]
 DagPath = Annotated[

@@ -41,9 +41,11 @@ _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final = 60  # a PUT of the largest file over a slow line
 _ATTEMPTS: Final = 4
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_LOCAL_CREDENTIALS: Final = "airbridge"  # what compose.yaml gives to every service
+_LOCAL_CREDENTIALS: Final = "airbridge"  # for a LocalStack on this machine, which takes any
 _ENDPOINT_FIX: Final = "start the S3 service, or correct S3_ENDPOINT_URL (empty means AWS)"
-_CREDENTIALS_FIX: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_CREDENTIALS_FIX: Final = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (make publisher writes an env file)"
+)
 _LOST: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "405", "MethodNotAllowed"})
 _NULL_VERSION: Final = "null"  # what a bucket without, or with suspended, versioning calls its only version
@@ -268,7 +270,8 @@ class _Asking:
 def _client(settings: Settings) -> Any:
     session = boto3.session.Session()
     credentials: dict[str, str] = {}
-    local = urlsplit(settings.s3_endpoint_url).hostname in _LOOPBACK
+    address = urlsplit(settings.s3_endpoint_url)
+    local = address.scheme == "http" and address.hostname in _LOOPBACK
     try:
         if local and session.get_credentials() is None:
             credentials = {

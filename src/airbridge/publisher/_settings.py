@@ -42,15 +42,15 @@ def _url(value: str) -> str:
         return value
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("it must be an address such as http://127.0.0.1:4566")
+        raise ValueError("it must be an address such as https://localhost:8443/s3")
     return value.rstrip("/")
 
 
 class Settings(BaseSettings):
     """What the publisher reads from its environment.
 
-    AWS credentials come the standard way (``AWS_ACCESS_KEY_ID``, a profile, a role); the local stack, which
-    takes any, needs none.
+    AWS credentials come the standard way (``AWS_ACCESS_KEY_ID``, a profile, a role); ``make publisher``
+    writes an env file with all that is needed.
     """
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
@@ -62,9 +62,10 @@ class Settings(BaseSettings):
     """First segment of every key."""
 
     s3_endpoint_url: Annotated[str, AfterValidator(_url)] = Field(
-        default="http://127.0.0.1:4566", validation_alias=AliasChoices("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL")
+        default="https://localhost:8443/s3",
+        validation_alias=AliasChoices("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"),
     )
-    """S3 endpoint; empty means AWS."""
+    """S3 endpoint: the gateway of a control plane; empty means AWS."""
 
     aws_default_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = "us-east-1"
     """Region of the bucket."""

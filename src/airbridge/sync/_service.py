@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import sys
@@ -20,6 +21,7 @@ from airbridge.sync._on_demand import OnDemand, UnknownTreeError
 from airbridge.sync._rclone import Rclone
 from airbridge.sync._settings import load_settings
 from airbridge.sync._trees import StoreError, TreeStore
+from airbridge.sync._worker_credentials import is_replaced, is_waiting, worker_credentials
 from airbridge.sync.s3 import Bucket
 from airbridge.sync.store import tree_hashes
 
@@ -31,6 +33,8 @@ __all__ = ["Service", "run"]
 
 _LONGEST_PAUSE = 15.0
 """Seconds between tries at most, however long S3 is away: soon back once it is."""
+
+_JOIN_POLL_S = 0.2  # reads a file of this host
 
 _STALE_AFTER_INTERVALS = 3
 _OPERATIONS = ("added", "changed", "removed", "mended")
@@ -68,7 +72,11 @@ class Service:
         self._log = structlog.get_logger().bind(service="dag-sync")
         self.metrics = Metrics()
         self._store = TreeStore(settings.dag_store)
-        bucket = Bucket(settings, lambda operation: self.metrics.requests.labels(operation).inc())
+        bucket = Bucket(
+            settings,
+            lambda operation: self.metrics.requests.labels(operation).inc(),
+            worker_credentials(os.environ),
+        )
         rclone = Rclone(settings)
         self._store.open()
         self._on_demand = OnDemand(settings, self._store, bucket, self._log)
@@ -107,6 +115,7 @@ class Service:
             poll_seconds=self._settings.poll_seconds,
             full_seconds=self._settings.dag_sync_interval,
         )
+        self._wait_for_credential()
         next_full = 0.0
         while True:
             started = time.monotonic()
@@ -121,6 +130,18 @@ class Service:
                 pause = self._backoff()
                 self._log.info("next try", seconds=round(pause, 1), failures=self._failures)
                 time.sleep(pause)
+            if is_replaced():
+                self._log.warning("the token file was replaced: starting again to read the new one")
+                raise SystemExit(0)  # the container is started again, and mounts it
+
+    def _wait_for_credential(self) -> None:
+        """Return once a host that joins has its credential: a moment after its worker has started."""
+        said = False
+        while waiting := is_waiting(os.environ):
+            if not said:
+                self._log.info("waiting", reason=waiting)
+                said = True
+            time.sleep(_JOIN_POLL_S)
 
     def _fetch(self, tree_hash: str) -> int:
         """Answer one request for a tree; log and count it."""

@@ -141,15 +141,24 @@ def ca_bundle() -> str:
 class Bucket:
     """The DAG bucket; every failure is an :class:`airbridge.errors.AirbridgeError`."""
 
-    def __init__(self, place: Place, on_request: Callable[[str], None] = lambda _operation: None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        on_request: Callable[[str], None] = lambda _operation: None,
+        sign_with: Callable[[], Credentials] | None = None,
+    ) -> None:
         """Prepare, without a request yet; ``on_request`` is told the operation of each one sent.
 
-        Operations: ``list``, ``head``, ``get``, ``put``, ``delete``.
+        Operations: ``list``, ``head``, ``get``, ``put``, ``delete``. ``sign_with`` is asked for the
+        credentials of each request; without it they come the standard way of AWS.
         """
         self._place = place
         self._on_request = on_request
+        self._sign_with = sign_with
         self._base = _base_url(place)
         self._pool = _pool(self._base)
+        if sign_with is not None:
+            return
         try:
             self._credentials = botocore.session.Session().get_credentials()
         except BotoCoreError as error:
@@ -160,7 +169,9 @@ class Bucket:
             )
 
     def credentials(self) -> Credentials:
-        """Return the credentials as of now (roles rotate theirs)."""
+        """Return the credentials as of now (roles rotate theirs, and a host that joins gets its own)."""
+        if self._sign_with is not None:
+            return self._sign_with()
         try:
             frozen = self._credentials.get_frozen_credentials()
         except BotoCoreError as error:

@@ -56,7 +56,7 @@ class EdgeSide:
 
 @pytest.fixture(scope="session")
 def edge_side(lab: Lab, network: str) -> EdgeSide:
-    """Stand-ins for the api-server and the S3 service, and the public address of the gateway with ACME."""
+    """Stand-ins for the api-server and the door of S3, and the public address of the gateway with ACME."""
     side = EdgeSide(network, "edge.airbridge.example")
     upstreams = lab.start(
         "upstreams",
@@ -64,8 +64,8 @@ def edge_side(lab: Lab, network: str) -> EdgeSide:
         "/echo_upstreams.py",
         entrypoint="python",
         network=side.network,
-        aliases=["api-server", "localstack", side.public_host],
-        environment={"FORWARD_TO": "gateway-acme:8443", "CREDENTIAL": CREDENTIAL},
+        aliases=["api-server", "s3-door", side.public_host],
+        environment={"FORWARD_TO": "gateway-acme:8443"},
         mounts={HERE / "echo_upstreams.py": "/echo_upstreams.py:ro"},
     )
     upstreams.until("listening", lambda: "listening" in upstreams.logs())
@@ -105,7 +105,6 @@ def gateway(lab: Lab, edge_side: EdgeSide) -> Gateway:
                 "GATEWAY_NAMES": "edge.example.org ::1 LOCALHOST  Edge.Example.Org\t127.0.0.1 ",
                 "DAG_BUCKET": "airbridge-dags",
                 "LOG_BUCKET": "airbridge-logs",
-                "ENVIRONMENT": "dev",
             },
             mounts={lab.volume("gateway-data"): "/data"},
             ports=[8443],
@@ -122,7 +121,7 @@ def door(gateway: Gateway) -> Door:
 DB_PASSWORD = "p'ä$HOME w:/@%2F\\\"#?&"
 # Made passwords begin with a dash once in a while.
 ADMIN_PASSWORD = "-starts-with-a-dash"
-AUDIENCES = ("control", "signing", "postgres")
+AUDIENCES = ("control", "signing", "postgres", "door")
 
 
 @dataclass(slots=True)

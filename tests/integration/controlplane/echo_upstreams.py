@@ -1,8 +1,7 @@
 """Runs in a container beside the gateway: the services behind it, each answering with what it was asked.
 
-``api-server`` on 8080 and ``localstack`` on 4566 answer with JSON. Asked about a request to S3, the first one
-says yes to the holder of CREDENTIAL; what it was asked, the second one tells. Port 443 hands connections on
-to the address in FORWARD_TO, untouched, as a host's published port does.
+``api-server`` on 8080 and ``s3-door`` on 9000 answer with JSON. Port 443 hands connections on to the address
+in FORWARD_TO, untouched, as a host's published port does.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SERVICES = {8080: "api-server", 4566: "localstack"}
-questions: list[dict] = []
+SERVICES = {8080: "api-server", 9000: "s3-door"}
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -31,25 +29,11 @@ class Echo(BaseHTTPRequestHandler):
             "path": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "body": body,
-            "question": questions[-1] if questions and self.server.server_address[1] == 4566 else None,
         }
-        if self.path.startswith("/airbridge/v1/s3-auth"):
-            questions.append(seen)
-            if self.headers.get_all("X-AirBridge-Token") != [os.environ.get("CREDENTIAL")]:
-                self._refuse()
-                return
         payload = json.dumps(seen).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("X-Upstream", seen["upstream"])
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(payload)
-
-    def _refuse(self) -> None:
-        payload = b'{"detail": "the token was not accepted"}'
-        self.send_response(403)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         if self.command != "HEAD":

@@ -22,9 +22,8 @@ from airflow.providers.edge3.worker_api.auth import jwt_token_authorization_rest
 from fastapi import Depends, FastAPI  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from airbridge.controlplane._audit import Audit  # noqa: E402
+from airbridge.audit import Audit  # noqa: E402
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware  # noqa: E402
-from airbridge.controlplane._s3_rules import S3Layout  # noqa: E402
 from airbridge.identity.jobs import Job, JobKey  # noqa: E402
 from airbridge.identity.model import Allowance, Worker  # noqa: E402
 
@@ -101,7 +100,7 @@ def _ask(app: Any, verb: str, call: str, token: str) -> httpx.Response:
 
 
 def _door() -> EdgeMiddleware:
-    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL, S3Layout("dags", "logs", "dev"))  # type: ignore[arg-type]
+    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL)  # type: ignore[arg-type]
     return EdgeMiddleware(_edge_api(), guard, Audit(CollectorRegistry()))
 
 

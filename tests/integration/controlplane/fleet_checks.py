@@ -22,7 +22,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._fleet_api import create_fleet_api
 
 if TYPE_CHECKING:

@@ -77,9 +77,6 @@ def public_gateway(lab: Lab, edge_side: EdgeSide, authority_root: Path) -> Conta
             "GATEWAY_ACME_CA_FILE": "/run/acme-root.pem",
             "DAG_BUCKET": "dags.of.ours",
             "LOG_BUCKET": "airbridge-logs",
-            "ENVIRONMENT": "eu.prod",
-            # Nothing listens there.
-            "S3_UPSTREAM": "http://localstack:9",
         },
         mounts={
             authority_root: "/run/acme-root.pem:ro",
@@ -122,29 +119,9 @@ def test_client_without_a_server_name_gets_the_public_certificate(
     assert certificate["subjectAltName"] == (("DNS", edge_side.public_host),)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "/dags.of.ours/euxprod/x",
-        "/dagsxofxours/eu.prod/x",
-        "/dags.of.ours?prefix=euxprod/",
-        "/dagsxofxours?prefix=eu.prod/",
-        "/airbridge-logs?prefix=euxprod/diag/",
-    ],
-)
-def test_dot_in_a_name_stands_for_itself(
-    public_door: Door, edge_side: EdgeSide, credential: str, target: str
-) -> None:
-    answer = public_door.ask("GET", f"/s3{target}", {TOKEN_HEADER: credential}, name=edge_side.public_host)
+@pytest.mark.parametrize("target", ["/dagsxofxours/eu.prod/x", "/dagsxofxours?prefix=eu.prod/"])
+def test_dot_in_a_name_stands_for_itself(public_door: Door, edge_side: EdgeSide, target: str) -> None:
+    answer = public_door.ask("GET", f"/s3{target}", name=edge_side.public_host)
     assert (answer.status, answer.upstream) == (403, "")
-
-
-def test_s3_that_is_away_is_502_and_leaves_no_token_in_the_log(
-    public_door: Door, public_gateway: Container, edge_side: EdgeSide, credential: str
-) -> None:
-    target = "/s3/dags.of.ours/eu.prod/etl/dags/etl.py"
-    answer = public_door.ask("GET", target, {TOKEN_HEADER: credential}, name=edge_side.public_host)
-    assert (answer.status, answer.upstream) == (502, "")
-    logs = public_gateway.logs()
-    assert "connection refused" in logs
-    assert credential not in logs
+    there = public_door.ask("GET", "/s3/dags.of.ours/eu.prod/x", name=edge_side.public_host)
+    assert (there.status, there.upstream) == (200, "s3-door")

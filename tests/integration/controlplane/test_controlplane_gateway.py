@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from typing import TYPE_CHECKING
 
@@ -151,8 +150,8 @@ DENIED = _words(
     /edge_worker/v1/logs/push/a/b/c/1/0/more /edge_worker/v2/worker/north-1
     /EDGE_WORKER/v1/worker/north-1 /edge_worker/V1/worker/north-1 /Airbridge/v1/version /airbridge
     /airbridge/ /airbridge/v1 /airbridge/v1/versions /airbridge/v1/workers /airbridge/v1/workers/
-    /airbridge/v1/s3-auth /airbridge/v1/metrics /airbridge/v1/enrolment /airbridge/v1/join/
-    /airbridge/v1/workers/North /airbridge/v1/workers/a/b /airbridge/v1/workers/a%0a /airbridge/docs /s3
+    /airbridge/v1/metrics /airbridge/v1/enrolment /airbridge/v1/join/
+    /airbridge/v1/workers/North /airbridge/v1/workers/a/b /airbridge/v1/workers/a%0a /airbridge/docs
     /s /healthz/ /healthzz /_localstack /_localstack/health /airbridge-dags/dev/x
     /x/edge_worker/v1/worker/north-1 /edge_worker/v1/worker/north-1;x/y
     *
@@ -266,149 +265,60 @@ def test_api_server_learns_the_version_of_the_edge_host(door: Door) -> None:
 
 # --- S3 -------------------------------------------------------------------------------------------
 LOG_KEY = f"/airbridge-logs/dev/task-logs/dag_id=etl/run_id={RUN_ID}/task_id=extract/attempt=1.log"
-S3_ALLOWED = [
+S3_PASSED = [
     ("GET", "/airbridge-dags/dev/etl/dags/etl.py"),
     ("HEAD", "/airbridge-dags/dev/etl/dags/etl.py"),
+    ("PUT", "/airbridge-dags/dev/etl/dags/b%20c+%C3%BC.py"),
+    ("DELETE", "/airbridge-dags/dev/etl/dags/etl.py"),
     ("GET", "/airbridge-dags/dev/etl/metadata.json?versionId=abc&x-id=GetObject"),
     ("GET", "/airbridge-dags?list-type=2&prefix=dev%2F&delimiter=%2F&encoding-type=url&max-keys=1000"),
-    ("GET", "/airbridge-dags?delimiter=&encoding-type=url&list-type=2&max-keys=1000&prefix=dev%2F"),
     ("GET", "/airbridge-dags/?prefix=dev/etl/"),
-    ("GET", "/airbridge-dags?versions&prefix=dev%2Fetl%2F&x-id=ListObjectVersions"),
     ("GET", "/airbridge-dags?list-type=2&prefix=dev%2F&continuation-token=a%2Bb%3D%3D"),
-    ("GET", f"/airbridge-dags/dev/etl/dags/etl.py?versionId={'v' * 32}"),
-    ("GET", f"/airbridge-dags/.airbridge/dev/trees/{'ab' * 32}.json.gz"),
-    ("HEAD", f"/airbridge-dags/.airbridge/dev/trees/{'ab' * 32}.json.gz"),
-    ("GET", "/airbridge-dags/.airbridge/dev/references.json"),
-    ("HEAD", "/airbridge-dags"),
+    ("POST", "/airbridge-dags?delete"),
     ("HEAD", "/airbridge-logs/"),
-    ("GET", LOG_KEY),
-    ("HEAD", LOG_KEY),
     ("PUT", LOG_KEY),
     ("POST", f"{LOG_KEY}?uploads"),
     ("PUT", f"{LOG_KEY}?partNumber=1&uploadId=abc"),
-    ("PUT", "/airbridge-logs/dev/diag/north-1"),
-    ("GET", "/airbridge-logs/dev/diag/north-1"),
-    ("GET", "/airbridge-logs?list-type=2&prefix=dev%2Ftask-logs%2Fdag_id%3Detl%2F"),
-    ("GET", "/airbridge-logs?list-type=2&prefix=dev/diag/"),
 ]
 
 
-def _s3(door: Door, token: str | None, method: str, target: str, **headers: str) -> Answer:
+def _s3(door: Door, method: str, target: str, **headers: str) -> Answer:
     body = b"log line" if method in ("PUT", "POST") else b""
-    if token is not None:
-        headers[TOKEN_HEADER] = token
     return door.ask(method, f"/s3{target}", headers, body)
 
 
-@pytest.mark.parametrize(("method", "target"), S3_ALLOWED)
-def test_worker_that_the_api_server_lets_in_reads_dags_and_writes_logs(
-    door: Door, credential: str, method: str, target: str
-) -> None:
-    answer = _s3(door, credential, method, target)
-    assert (answer.status, answer.upstream) == (200, "localstack")
-    if method != "HEAD":
-        assert (answer.seen["method"], answer.seen["path"]) == (method, target)
-        assert answer.seen["body"] == ("log line" if method in ("PUT", "POST") else "")
-
-
-def test_s3_service_does_not_see_the_token(door: Door, credential: str) -> None:
-    answer = _s3(door, credential, "GET", LOG_KEY, **{"X-AirBridge-Version": "0.1.0"})
-    assert answer.seen_headers(TOKEN_HEADER) == []
-    assert answer.seen_headers("X-AirBridge-Version") == []
-    # The control plane was asked with it; what reached S3 holds it nowhere.
-    reached_s3 = {name: seen for name, seen in answer.seen.items() if name != "question"}
-    assert credential not in json.dumps(reached_s3)
-
-
-@pytest.mark.parametrize(
-    "token",
-    [None, "", " ", "wrong", "*", ".*", "north-1", "north-1." + "e" * 65, "south-2." + "e" * 64],
-)
-@pytest.mark.parametrize(
-    ("method", "target"), [("GET", S3_ALLOWED[0][1]), ("PUT", LOG_KEY), ("HEAD", "/airbridge-dags")]
-)
-def test_s3_is_refused_where_the_api_server_says_no(
-    door: Door, token: str | None, method: str, target: str
-) -> None:
-    answer = _s3(door, token, method, target)
-    assert (answer.status, answer.upstream) == (403, "")
-    if method != "HEAD":
-        assert b"token was not accepted" in answer.body
-
-
-@pytest.mark.parametrize(("method", "target"), [(m, t) for m, t in S3_ALLOWED if m != "HEAD"])
-def test_api_server_is_asked_about_the_very_request(
-    door: Door, credential: str, method: str, target: str
-) -> None:
-    lies = {
-        "X-Forwarded-Method": "GET",
-        "X-Forwarded-Uri": "/s3/airbridge-dags/dev/x",
-        "X-AirBridge-Door": "ui",
+@pytest.mark.parametrize(("method", "target"), S3_PASSED)
+def test_request_to_s3_reaches_the_door_behind_to_the_letter(door: Door, method: str, target: str) -> None:
+    """What was signed is what it verifies: nothing on the way may tidy it up."""
+    signed = {
+        "Authorization": "AWS4-HMAC-SHA256 x",
+        "X-Amz-Date": "20260101T000000Z",
+        "Accept-Encoding": "identity",
+        "X-AirBridge-Signed-Host": "uplink:9000",
+        "X-AirBridge-Version": "0.1.0",
     }
-    question = _s3(door, credential, method, target, **lies).seen["question"]
-    headers = [(name, value) for name, value in question["headers"] if name.startswith("x-")]
-    told = {name: [value for known, value in headers if known == name] for name, _ in headers}
-    assert told["x-forwarded-method"] == [method]
-    assert told["x-forwarded-uri"] == [f"/s3{target}"]
-    assert told["x-airbridge-door"] == ["edge"]
-    assert told["x-airbridge-token"] == [credential]
-    # A question, whatever the request is.
-    assert (question["method"], question["body"]) == ("GET", "")
-    assert question["path"].partition("?")[0] == "/airbridge/v1/s3-auth"
+    answer = _s3(door, method, target, **signed)
+    assert (answer.status, answer.upstream) == (200, "s3-door")
+    if method != "HEAD":
+        assert (answer.seen["method"], answer.seen["path"]) == (method, f"/s3{target}")
+        assert answer.seen["body"] == ("log line" if method in ("PUT", "POST") else "")
+        assert {name: answer.seen_headers(name) for name in signed} == {
+            name: [value] for name, value in signed.items()
+        }
 
 
-def test_token_beside_a_wrong_one_is_refused(door: Door, credential: str) -> None:
-    for pair in (("wrong", credential), (credential, "wrong")):
-        answer = door.ask("GET", "/s3/airbridge-dags/dev/x", [(TOKEN_HEADER, value) for value in pair])
-        assert (answer.status, answer.upstream) == (403, "")
+def test_what_the_gateway_says_of_a_client_comes_from_no_client(door: Door) -> None:
+    lies = {"X-AirBridge-Client-Name": "north-1", "X-AirBridge-Client-Serial": "1", TOKEN_HEADER: "secret"}
+    answer = _s3(door, "GET", LOG_KEY, **lies)
+    assert {name: answer.seen_headers(name) for name in lies} == {name: [] for name in lies}
 
 
-def test_token_elsewhere_than_in_its_header_does_not_count(door: Door, credential: str) -> None:
-    elsewhere = {"Cookie": f"{TOKEN_HEADER}={credential}", "Authorization": credential, "X-Token": "x"}
-    answer = door.ask("GET", "/s3/airbridge-dags/dev/x", elsewhere)
-    assert (answer.status, answer.upstream) == (403, "")
-
-
-# Writing what workers run; taking logs away; other prefixes, buckets and services; listings of other prefixes
-# or of several at once; other questions about a bucket.
 S3_DENIED = [
     tuple(line.replace("{LOG_KEY}", LOG_KEY).split(" "))
     for line in _lines(
         """
-        PUT /airbridge-dags/dev/etl/dags/etl.py
-        POST /airbridge-dags/dev/etl/dags/etl.py?uploads
-        DELETE /airbridge-dags/dev/etl/dags/etl.py
-        PUT /airbridge-dags
-        DELETE /airbridge-dags
-        DELETE {LOG_KEY}
-        DELETE {LOG_KEY}?versionId=abc
-        POST /airbridge-logs?delete
-        PUT /airbridge-logs
         PATCH {LOG_KEY}
         OPTIONS {LOG_KEY}
-        POST /airbridge-logs
-        GET /airbridge-dags/prod/etl/dags/etl.py
-        GET /airbridge-dags/devx/etl.py
-        GET /airbridge-dags/dev
-        GET /airbridge-dags/dev/
-        GET /airbridge-dags/x/dev/etl.py
-        PUT /airbridge-dags/.airbridge/dev/references.json
-        POST /airbridge-dags/.airbridge/dev/references.json
-        DELETE /airbridge-dags/.airbridge/dev/references.json
-        DELETE /airbridge-dags/.airbridge/dev/trees/x.json.gz?versionId=abc
-        GET /airbridge-dags/.airbridge/prod/references.json
-        GET /airbridge-dags/.airbridge/devx/references.json
-        GET /airbridge-dags/.airbridge/dev
-        GET /airbridge-dags/.airbridge/dev/
-        GET /airbridge-dags/xairbridge/dev/references.json
-        GET /airbridge-dags/x.airbridge/dev/references.json
-        GET /airbridge-logs/.airbridge/dev/references.json
-        GET /airbridge-dags?prefix=.airbridge/dev/
-        GET /airbridge-logs/dev/other/x
-        PUT /airbridge-logs/dev/x
-        PUT /airbridge-logs/dev/task-logs/
-        PUT /airbridge-logs/prod/task-logs/x
-        PUT /airbridge-logs/dev/task-logsx/x
         GET /other/dev/x
         GET /airbridge-dags-old/dev/x
         GET /xairbridge-dags/dev/x
@@ -416,51 +326,28 @@ S3_DENIED = [
         GET /
         GET /?x-id=ListBuckets
         HEAD /other
+        PUT /other
         GET /_localstack/health
         POST /_localstack/state/reset
         GET /_aws/x
-        GET /airbridge-dags
-        GET /airbridge-dags?list-type=2
-        GET /airbridge-dags?prefix=
-        GET /airbridge-dags?prefix=dev
-        GET /airbridge-dags?prefix=prod/
-        GET /airbridge-dags?prefix=devx/
-        GET /airbridge-dags?prefix=prod/&prefix=dev/
-        GET /airbridge-dags?prefix=dev/&prefix=prod/
-        GET /airbridge-dags?%70refix=prod/&prefix=dev/
-        GET /airbridge-dags?prefix=dev/&%70refix=prod/
-        GET /airbridge-dags?prefix=prod/;&prefix=dev/
-        GET /airbridge-dags?a;prefix=prod/&prefix=dev/
-        GET /airbridge-dags?prefix=prod/%zz&prefix=dev/
-        GET /airbridge-dags?Prefix=prod/&prefix=dev/
-        GET /airbridge-dags?delimiter=x&prefix=%2Fdev/
-        GET /airbridge-dags?notprefix=dev/
-        GET /airbridge-logs?prefix=dev/
-        GET /airbridge-logs?prefix=dev/task-logs
-        GET /airbridge-logs?prefix=prod/diag/
-        GET /airbridge-dags?policy&prefix=dev/
-        GET /airbridge-dags?prefix=dev/&acl
-        HEAD /airbridge-dags?acl
-        GET /airbridge-dags?uploads&prefix=dev/
-        GET /airbridge-dags?prefix=dev/&lifecycle=
         """
     )
 ]
 
 
 @pytest.mark.parametrize(("method", "target"), S3_DENIED)
-def test_token_opens_nothing_else_in_s3(door: Door, credential: str, method: str, target: str) -> None:
-    answer = _s3(door, credential, method, target)
+def test_gateway_knows_two_buckets_and_no_other_service(door: Door, method: str, target: str) -> None:
+    answer = _s3(door, method, target)
     assert (answer.status, answer.upstream) == (403, "")
     if method != "HEAD":
         assert answer.body.startswith(b"AccessDenied: ")
 
 
-@pytest.mark.parametrize("source", ["/airbridge-dags/prod/secret.py", "other-bucket/key", ""])
-def test_copy_from_elsewhere_into_the_logs_is_refused(door: Door, credential: str, source: str) -> None:
-    for target in (LOG_KEY, f"{LOG_KEY}?partNumber=1&uploadId=abc"):
-        answer = _s3(door, credential, "PUT", target, **{"x-amz-copy-source": source})
-        assert (answer.status, answer.upstream) == (403, "")
+def test_presigned_signature_is_in_no_log_line(gateway: Gateway, door: Door) -> None:
+    _s3(door, "GET", "/airbridge-dags/dev/logged.py?X-Amz-Expires=60&X-Amz-Signature=abcdefsecret")
+    logs = gateway.container.logs()
+    assert "/airbridge-dags/dev/logged.py" in logs
+    assert "abcdefsecret" not in logs
 
 
 # --- its own life ---------------------------------------------------------------------------------
@@ -475,10 +362,8 @@ BAD_SETTINGS = {
         "[::1]",
     ],
     "GATEWAY_PUBLIC_HOST": ["edge.example.org:443", "two names", "*.example.org", "{env.HOME}"],
-    "ENVIRONMENT": ["", "DEV", "dev/x", ".*"],
-    "DAG_BUCKET": ["", "a b"],
+    "DAG_BUCKET": ["", "a b", "DAGS", "dags/x", ".*"],
     "LOG_BUCKET": ["(x)"],
-    "S3_UPSTREAM": ["localstack:4566", "ftp://localstack", "http://localstack:4566/path", "http://a b"],
 }
 
 
@@ -525,7 +410,7 @@ def test_ca_survives_kill_and_restart(gateway: Gateway) -> None:
 
 
 def test_token_is_in_no_log_line(gateway: Gateway, door: Door, credential: str) -> None:
-    _s3(door, credential, "GET", LOG_KEY)
+    _s3(door, "GET", LOG_KEY, **{TOKEN_HEADER: credential})
     door.ask("GET", "/airbridge/v1/version", {"Authorization": "edge.jwt.of-a-worker", "Cookie": "session=1"})
     door.ask("GET", "/s3/airbridge-dags/dev/x", {TOKEN_HEADER: credential}, host="not-mine.example.org")
     logs = gateway.container.logs()

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from prometheus_client import CollectorRegistry
 
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
-from airbridge.controlplane._s3_rules import S3Layout
 from airbridge.credential import Credential, JoinToken
 from airbridge.identity.jobs import HandedOut
 from airbridge.identity.model import Allowance, HeldCertificate, Worker
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTERNAL_SECRET",
-    "LAYOUT",
     "NEIGHBOUR",
     "OTHER_SECRET",
     "SECRET",
@@ -50,7 +48,6 @@ OTHER_SECRET = "o" * 64
 INTERNAL_SECRET = "internal-" + "i" * 64
 WORKER = "north-1"
 NEIGHBOUR = "south-2"
-LAYOUT = S3Layout("airbridge-dags", "airbridge-logs", "dev")
 
 
 def worker(name: str = WORKER, *secrets: str, **changes: Any) -> Worker:
@@ -168,7 +165,7 @@ def door_before(
     certificates: ClientCertificates | None = None,
 ) -> EdgeMiddleware:
     """The middleware before ``app``."""
-    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET, LAYOUT)  # type: ignore[arg-type]
+    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET)  # type: ignore[arg-type]
     if certificates is not None:
         guard = replace(guard, certificates=certificates)
     return EdgeMiddleware(app, guard, audit or Audit(CollectorRegistry()))

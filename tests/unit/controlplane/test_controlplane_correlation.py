@@ -26,7 +26,7 @@ from tests.unit.controlplane.edge_requests import (
     worker,
 )
 
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._correlation import HEADER, AccessLog
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.credential import Credential

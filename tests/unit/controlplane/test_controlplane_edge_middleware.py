@@ -38,7 +38,7 @@ from tests.unit.controlplane.edge_requests import (
 )
 
 import airbridge
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeMiddleware
 from airbridge.credential import Credential, JoinToken
 from airbridge.errors import UnreachableError
@@ -580,34 +580,6 @@ def test_nothing_else_is_served_to_the_edge_door(door: EdgeMiddleware, behind: B
     assert "open" not in answer.json
 
 
-# --- what the gateway asks about S3 -----------------------------------------------------------------
-
-
-def _ask_s3(door: EdgeMiddleware, method: str, uri: str, *more: tuple[bytes, bytes]) -> Answer:
-    forwarded = ((b"x-forwarded-method", method.encode()), (b"x-forwarded-uri", uri.encode()))
-    headers = (THROUGH_THE_EDGE_DOOR, *forwarded, *more)
-    return _ask(door, f"{OWN}s3-auth", headers=headers)
-
-
-SAMPLE = "/s3/airbridge-dags/dev/sample/dags/sample.py"
-
-
-def test_request_to_s3_is_the_workers_or_nobodys(door: EdgeMiddleware) -> None:
-    assert _ask_s3(door, "GET", SAMPLE, CREDENTIAL).status == 200
-    assert _ask_s3(door, "PUT", SAMPLE, CREDENTIAL).status == 403
-    assert _ask_s3(door, "GET", SAMPLE).status == 403
-    assert _ask_s3(door, "GET", SAMPLE, (b"x-airbridge-token", b"x")).status == 403
-
-
-def test_question_about_s3_with_two_uris_is_refused(door: EdgeMiddleware) -> None:
-    assert _ask_s3(door, "GET", SAMPLE, CREDENTIAL, (b"x-forwarded-uri", b"/s3/other")).status == 400
-
-
-def test_question_about_s3_is_the_gateways_alone(door: EdgeMiddleware) -> None:
-    headers = ((b"x-forwarded-method", b"GET"), (b"x-forwarded-uri", SAMPLE.encode()), CREDENTIAL)
-    assert _ask(door, f"{OWN}s3-auth", headers=headers).status == 404
-
-
 # --- joining ----------------------------------------------------------------------------------------
 
 
@@ -688,14 +660,6 @@ def test_what_a_stranger_writes_stays_within_its_line(
     [line] = capsys.readouterr().out.splitlines()
     assert len(line) < 1500
     assert json.loads(line)["worker"] == ""
-
-
-def test_refusal_about_s3_names_what_was_asked_of_s3(
-    door: EdgeMiddleware, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _ask_s3(door, "DELETE", SAMPLE, CREDENTIAL)
-    line = json.loads(capsys.readouterr().out)
-    assert (line["method"], line["path"], line["worker"]) == ("DELETE", SAMPLE, WORKER)
 
 
 def test_database_that_is_away_refuses_until_it_is_back(

@@ -25,7 +25,7 @@ from tests.unit.controlplane.edge_requests import (
     worker,
 )
 
-from airbridge.controlplane._audit import Audit
+from airbridge.audit import Audit
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.controlplane._limits import Buckets, Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup

@@ -1,4 +1,4 @@
-"""Who may ask what: the whole table of the edge API, the Execution API and S3. The rest is refused."""
+"""Who may ask what: the whole table of the edge API and the Execution API. The rest is refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.controlplane.edge_requests import LAYOUT, NEIGHBOUR, WORKER, Ledger, worker
+from tests.unit.controlplane.edge_requests import NEIGHBOUR, WORKER, Ledger, worker
 
 from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
 from airbridge.controlplane._fetch import Fetched, fetched
 from airbridge.controlplane._refusal import Refusal
-from airbridge.controlplane._s3_rules import S3Rules
 from airbridge.identity.jobs import Job, JobKey, RunningTask
 from airbridge.identity.model import Allowance
 
@@ -349,103 +348,3 @@ def test_token_that_names_no_task_is_refused(claims: dict[str, Any]) -> None:
     # As somebody else's library may make it: PyJWT encodes no "sub" that is not text.
     made = jwt.api_jws.encode(json.dumps(claims).encode(), "k" * 64, algorithm="HS512")
     assert _reason(task_instance_of, f"Bearer {made}") == "task_token_invalid"
-
-
-# --- S3 ---------------------------------------------------------------------------------------------
-
-
-def _s3(ledger: Ledger, method: str, uri: str) -> str:
-    return _reason(S3Rules(LAYOUT, EdgeRules(ledger)).check, worker(), method, uri)
-
-
-LOGS = "/s3/airbridge-logs/dev/task-logs"
-ENCODED = "dag_id%3Detl/run_id%3Dmanual__2026-01-01T00%3A00%3A00%2B00%3A00/task_id%3Dextract/attempt%3D1.log"
-MY_LOG = f"{LOGS}/dag_id=etl/run_id={RUN}/task_id=extract/attempt=1.log"
-
-
-@pytest.mark.parametrize(
-    ("methods", "uri"),
-    [
-        ("GET HEAD", "/s3/airbridge-dags/dev/sample/dags/sample.py"),
-        ("GET HEAD", "/s3/airbridge-dags/dev/sample/metadata.json?versionId=1"),
-        ("GET HEAD", "/s3/airbridge-dags/.airbridge/dev/trees/x.json"),
-        ("GET", "/s3/airbridge-dags?list-type=2&prefix=dev%2F"),
-        ("GET", "/s3/airbridge-dags/?list-type=2&prefix=dev/sample/"),
-        ("HEAD", "/s3/airbridge-dags"),
-        ("HEAD", "/s3/airbridge-logs"),
-        ("GET HEAD PUT POST", MY_LOG),
-        ("GET HEAD PUT", f"{LOGS}/{ENCODED}?x-id=PutObject"),
-        ("PUT", f"{LOGS}/dag_id=etl/run_id={RUN}/task_id=each/map_index=3/attempt=2.log"),
-        ("GET HEAD PUT", f"/s3/airbridge-logs/dev/diag/{WORKER}/probe"),
-        ("GET", f"/s3/airbridge-logs?prefix=dev/diag/{WORKER}/"),
-    ],
-)
-def test_worker_reads_dags_and_writes_its_own_logs(ledger: Ledger, methods: str, uri: str) -> None:
-    assert {method: _s3(ledger, method, uri) for method in methods.split()} == dict.fromkeys(
-        methods.split(), ""
-    )
-
-
-@pytest.mark.parametrize(
-    ("methods", "uri"),
-    [
-        ("PUT POST DELETE", "/s3/airbridge-dags/dev/sample/dags/sample.py"),
-        ("GET", "/s3/airbridge-dags/prod/sample/dags/sample.py"),
-        ("GET", "/s3/airbridge-dags/.airbridge/prod/trees/x.json"),
-        ("GET", "/s3/airbridge-dags/devious/x"),
-        ("GET", "/s3/airbridge-dags"),
-        ("GET", "/s3/airbridge-dags?prefix=prod/"),
-        ("GET", "/s3/airbridge-dags?prefix=dev/&prefix=prod/"),
-        ("PUT DELETE POST", "/s3/airbridge-dags?prefix=dev/"),
-        ("GET PUT", "/s3/other-bucket/dev/x"),
-        ("HEAD", "/s3/other-bucket"),
-        ("GET PUT", f"/s3/airbridge-logs/dev/diag/{NEIGHBOUR}/probe"),
-        ("GET PUT", f"/s3/airbridge-logs/dev/diag/{WORKER}"),
-        ("GET", "/s3/airbridge-logs?prefix=dev/task-logs/"),
-        ("GET", f"/s3/airbridge-logs?prefix=dev/diag/{WORKER}"),
-        ("DELETE", MY_LOG),
-        ("GET PUT", MY_LOG + ".bak"),
-        (
-            "GET PUT",
-            f"/s3/airbridge-logs/prod/task-logs/dag_id=etl/run_id={RUN}/task_id=extract/attempt=1.log",
-        ),
-        ("GET PUT", f"/s3/airbridge-logs/dag_id=etl/run_id={RUN}/task_id=extract/attempt=1.log"),
-        ("GET", "/s3/"),
-        ("GET", "/s3"),
-        ("GET", "//[/s3/airbridge-dags/dev/x"),
-        ("GET", "/other/airbridge-dags/dev/x"),
-        ("GET", ""),
-        ("GET", "/s3/airbridge-dags/dev%2525/x"),
-        ("GET", "/s3/airbridge-dags/dev/%00"),
-    ],
-)
-def test_anything_else_in_s3_is_refused(ledger: Ledger, methods: str, uri: str) -> None:
-    assert {method: _s3(ledger, method, uri) for method in methods.split()} == dict.fromkeys(
-        methods.split(), "s3_not_allowed"
-    )
-
-
-@pytest.mark.parametrize(
-    "key", ["task_id=load/attempt=1", "task_id=extract/attempt=2", "task_id=each/attempt=2"]
-)
-def test_log_of_another_job_is_refused_to_read_and_to_write(ledger: Ledger, key: str) -> None:
-    for method in ("GET", "HEAD", "PUT", "POST"):
-        uri = f"{LOGS}/dag_id=etl/run_id={RUN}/{key}.log"
-        assert _s3(ledger, method, uri) == "job_not_yours"
-
-
-@given(st.sampled_from(["GET", "HEAD", "PUT", "POST", "DELETE"]), st.text(max_size=60))
-def test_no_key_below_another_workers_diag_folder_is_reached(method: str, tail: str) -> None:
-    uri = f"/s3/airbridge-logs/dev/diag/{NEIGHBOUR}/{tail}"
-    assert _s3(Ledger(), method, uri) != ""
-
-
-@given(st.text(max_size=80))
-def test_any_text_for_a_uri_is_answered(uri: str) -> None:
-    assert _s3(Ledger(), "GET", uri) in ("", "s3_not_allowed", "job_not_yours")
-
-
-def test_only_logs_need_the_database(ledger: Ledger) -> None:
-    rules = S3Rules(LAYOUT, EdgeRules(ledger))
-    assert rules.needs_database(MY_LOG)
-    assert not rules.needs_database("/s3/airbridge-dags/dev/x")

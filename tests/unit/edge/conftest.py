@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.edge.edge_servers import TOKEN, VERSIONS, WORKER, Authority, Plane, Servers, free_port
+from tests.unit.edge.edge_servers import SECRET, TOKEN, VERSIONS, WORKER, Authority, Plane, Servers, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def _served(folder: Path, worker: str) -> Iterator[str]:
     (folder / "airbridge-logs" / "dev").mkdir(parents=True)
     port = free_port()
     command = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", str(folder)]
-    command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{worker},uplink", "--config", "/dev/null"]
+    command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{worker},{SECRET}", "--config", "/dev/null"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20

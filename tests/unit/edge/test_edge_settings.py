@@ -6,9 +6,9 @@ import pytest
 from tests.unit.edge.edge_servers import SECRET, TOKEN, WORKER
 
 from airbridge.credential import Credential, JoinToken
-from airbridge.edge._token_source import StoredCredential
 from airbridge.edge.settings import load_settings
 from airbridge.errors import SettingsError
+from airbridge.token_source import StoredCredential
 
 
 def _problems() -> list[str]:

@@ -22,7 +22,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_those_of_the_local_stack() -> None:
     settings = load_settings()
-    assert settings.where == "s3://airbridge-dags/dev/ at http://127.0.0.1:4566"
+    assert settings.where == "s3://airbridge-dags/dev/ at https://localhost:8443/s3"
     assert settings.airbridge_api_url == "http://localhost:8080"
 
 

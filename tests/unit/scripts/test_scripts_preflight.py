@@ -42,7 +42,6 @@ def machine(tmp_path: Path) -> dict[str, str]:
         "AIRBRIDGE_ROOT_UID": str(os.getuid()),
         "AIRBRIDGE_UI_PORT": str(free_port()),
         "AIRBRIDGE_GATEWAY_PORT": str(free_port()),
-        "AIRBRIDGE_S3_PORT": str(free_port()),
         "AIRBRIDGE_MIN_MEMORY_MIB": "1",
         "AIRBRIDGE_MIN_DISK_MIB": "1",
     }
@@ -65,7 +64,7 @@ def test_fit_machine_passes_every_check(machine: dict[str, str]) -> None:
     assert {check["name"] for check in found} >= {"engine", "port", "memory", "disk", "python"}
 
 
-@pytest.mark.parametrize("setting", ["AIRBRIDGE_UI_PORT", "AIRBRIDGE_GATEWAY_PORT", "AIRBRIDGE_S3_PORT"])
+@pytest.mark.parametrize("setting", ["AIRBRIDGE_UI_PORT", "AIRBRIDGE_GATEWAY_PORT"])
 def test_taken_port_is_named_with_its_setting_and_a_way_out(machine: dict[str, str], setting: str) -> None:
     with held_port() as port:
         (problem,) = problems({**machine, setting: str(port)})
@@ -100,8 +99,8 @@ def test_port_is_free_again_once_its_holder_is_gone(machine: dict[str, str]) -> 
 
 @pytest.mark.parametrize("value", ["http", "80a", "0", "65536", "99999999999", "-1", "8080 9090"])
 def test_malformed_port_names_the_setting_and_its_range(machine: dict[str, str], value: str) -> None:
-    (problem,) = problems({**machine, "AIRBRIDGE_S3_PORT": value})
-    assert "AIRBRIDGE_S3_PORT" in problem["detail"]
+    (problem,) = problems({**machine, "AIRBRIDGE_UI_PORT": value})
+    assert "AIRBRIDGE_UI_PORT" in problem["detail"]
     assert "1 to 65535" in problem["fix"]
 
 
@@ -132,7 +131,7 @@ def test_all_problems_come_at_once_one_line_each(machine: dict[str, str]) -> Non
     with held_port() as port:
         bad = {
             "AIRBRIDGE_UI_PORT": str(port),
-            "AIRBRIDGE_S3_PORT": "s3",
+            "AIRBRIDGE_GATEWAY_PORT": "s3",
             "AIRBRIDGE_MIN_MEMORY_MIB": "999999999",
             "AIRBRIDGE_MIN_DISK_MIB": "999999999999",
         }

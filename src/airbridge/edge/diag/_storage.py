@@ -27,9 +27,8 @@ def _client(context: Context) -> Any:
         "s3",
         endpoint_url=settings.s3_endpoint_url,
         region_name=settings.aws_default_region,
-        # The uplink adds what proves this host; without any key boto3 looks for a cloud's metadata service.
         aws_access_key_id=settings.worker_name,
-        aws_secret_access_key="uplink",  # noqa: S106 - says who signs instead
+        aws_secret_access_key=settings.token,
         config=Config(
             s3={"addressing_style": "path"},
             connect_timeout=context.limits.timeout_s,

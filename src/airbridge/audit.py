@@ -51,19 +51,24 @@ class Audit:
 
     Args:
         registry: where the count is kept.
+        door: what refuses, in a word: the count is called ``airbridge_<door>_refusals``.
         clock: seconds.
     """
 
     def __init__(
-        self, registry: CollectorRegistry = REGISTRY, clock: Callable[[], float] = time.monotonic
+        self,
+        registry: CollectorRegistry = REGISTRY,
+        door: str = "edge",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
+        self._door = door
         self._clock = clock
         self._lock = threading.Lock()
         self._windows: OrderedDict[_Kind, _Window] = OrderedDict()
         self._refusals = Counter(
-            "airbridge_edge_refusals",
-            "Requests of edge hosts that were refused.",
+            f"airbridge_{door}_refusals",
+            f"Requests that were refused at the {door} door.",
             ["reason"],
             registry=registry,
         )
@@ -92,7 +97,7 @@ class Audit:
                 return
             window.written += 1
         _write(
-            "edge request refused",
+            f"{self._door} request refused",
             reason=reason,
             detail=detail,
             worker=worker,
@@ -115,7 +120,7 @@ class Audit:
         for (reason, worker, client), window in over:
             if window.left_out:
                 _write(
-                    "edge requests refused, more of the same",
+                    f"{self._door} requests refused, more of the same",
                     reason=reason,
                     worker=worker,
                     client=client,
