@@ -22,6 +22,7 @@ from airbridge.audit import Audit
 from airbridge.errors import AirbridgeError, IntegrityError, UnreachableError
 from airbridge.identity.database import Database
 from airbridge.identity.jobs import Jobs
+from airbridge.identity.model import Worker
 from airbridge.identity.publishers import PublisherStore
 from airbridge.identity.roster import Roster
 from airbridge.identity.store import Cipher, WorkerStore
@@ -40,7 +41,6 @@ from airbridge.s3door._upstream import Upstream, aws_keys, passed_on
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from airbridge.identity.model import Worker
     from airbridge.identity.publishers import Publisher
     from airbridge.s3door._settings import Settings
 
@@ -48,7 +48,9 @@ __all__ = ["Door", "serve"]
 
 _Result = TypeVar("_Result")
 
-_CLIENT_NAME: Final = "x-airbridge-client-name"  # of a client certificate that the gateway verified
+# Of a client certificate that the gateway verified.
+_CLIENT_NAME: Final = "x-airbridge-client-name"
+_CLIENT_SERIAL: Final = "x-airbridge-client-serial"
 _VERSION: Final = "x-airbridge-version"
 _THREADS: Final = 8  # connections to the database that checks may hold at once
 _PIECE: Final = 64 * 1024
@@ -137,7 +139,9 @@ class Door:
         state = principal.state(datetime.now(UTC))
         if state in {"revoked", "expired"}:
             raise access_denied("This enrolment has ended.", f"principal_{state}")
-        _check_sender(request, principal.name)
+        _check_version(request)
+        if isinstance(principal, Worker) and self._settings.gateway_client_certificates == "require":
+            _check_certificate(request, principal)
         if self._roster.is_seen_stale(principal.name):
             await self._in_thread(lambda: self._roster.mark_seen(principal.name))
         return proof, principal
@@ -293,11 +297,20 @@ def _one(value: str | None) -> list[str]:
     return [value] if value else []
 
 
-def _check_sender(request: Request, name: str) -> None:
-    """Make sure that what the gateway and the uplink say of the sender fits the signature."""
-    certified = request.headers.get(_CLIENT_NAME)
-    if certified is not None and certified != name:
-        raise access_denied("The client certificate is of another name.", "certificate_mismatch")
+def _check_certificate(request: Request, worker: Worker) -> None:
+    """Make sure that an edge host's request came with its own certificate. Publishers have none."""
+    if request.headers.get(_CLIENT_NAME, "") != worker.name:
+        named = _CLIENT_NAME in request.headers
+        reason = "certificate_mismatch" if named else "certificate_missing"
+        raise access_denied("An edge host needs its client certificate.", reason)
+    if not worker.holds_certificate(request.headers.get(_CLIENT_SERIAL, ""), datetime.now(UTC)):
+        raise access_denied(
+            "The client certificate was replaced by a newer one, or has ended.", "certificate_ended"
+        )
+
+
+def _check_version(request: Request) -> None:
+    """Make sure that an edge host is of this release (D4); others send no version."""
     theirs = request.headers.get(_VERSION, airbridge.__version__)
     if theirs != airbridge.__version__:
         raise invalid_request(

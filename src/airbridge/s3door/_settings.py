@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -52,6 +52,8 @@ class Settings(BaseSettings):
 
     s3_upstream: Annotated[str, AfterValidator(_endpoint)] = ""
     """S3 behind the door, addressed path-style; empty means AWS."""
+    gateway_client_certificates: Literal["off", "require"] = "off"
+    """Whether an edge host's requests must come with its client certificate, which the gateway verifies."""
     aws_default_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = "us-east-1"
     """Region of the buckets, and the only one that a signature may name."""
     dag_bucket: Annotated[str, AfterValidator(_bucket)]

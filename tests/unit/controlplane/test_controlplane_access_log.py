@@ -15,7 +15,7 @@ LINE = '%s - "%s %s HTTP/%s" %d'
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("/airbridge/v1/s3-auth?list-type=2&prefix=dev%2F", False),
+        ("/airbridge/v1/workers/north-1?x=1", False),
         ("/edge_worker/v1/jobs/fetch/north-1", False),
         ("/execution/task-instances/0199/run", False),
         ("/api/v2/dags", True),

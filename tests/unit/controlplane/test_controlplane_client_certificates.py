@@ -104,18 +104,15 @@ def test_no_other_certificate_does(
 
 
 def test_credential_of_the_uplink_needs_the_certificate_as_well(enrolments: Enrolments) -> None:
-    question = (
-        (b"x-airbridge-token", Credential(WORKER, SECRET).text.encode()),
-        (b"x-forwarded-method", b"GET"),
-        (b"x-forwarded-uri", b"/s3/airbridge-dags/dev/x"),
-    )
+    vouched = ((b"x-airbridge-token", Credential(WORKER, SECRET).text.encode()),)
 
-    def ask_for_s3(*shown: tuple[bytes, bytes]) -> Answer:
-        return asyncio.run(ask(_door(enrolments), "/airbridge/v1/s3-auth", headers=(*question, *shown)))
+    def run_task(*shown: tuple[bytes, bytes]) -> str:
+        path = "/execution/variables/threshold"
+        return _reason(asyncio.run(ask(_door(enrolments), path, headers=(*vouched, *shown))))
 
-    assert ask_for_s3(*_shown()).status == 200
-    assert _reason(ask_for_s3((b"x-airbridge-door", b"edge"))) == "403 certificate_missing"
-    assert _reason(ask_for_s3(*_shown(NEIGHBOUR, "4712"))) == "403 certificate_mismatch"
+    assert run_task((b"x-airbridge-door", b"edge")) == "403 certificate_missing"
+    assert run_task(*_shown(NEIGHBOUR, "4712")) == "403 certificate_mismatch"
+    assert "certificate" not in run_task(*_shown())  # the next thing to be missing is the task's token
 
 
 def test_certificate_ends_while_its_connection_stays_open(enrolments: Enrolments) -> None:

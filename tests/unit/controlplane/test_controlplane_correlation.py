@@ -29,7 +29,6 @@ from tests.unit.controlplane.edge_requests import (
 from airbridge.audit import Audit
 from airbridge.controlplane._correlation import HEADER, AccessLog
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
-from airbridge.credential import Credential
 from airbridge.identity.jobs import Job, JobKey, RunningTask
 
 ATTEMPT = uuid.UUID("01a1feee-9ef2-7f1f-8963-14b081adb7ba")
@@ -146,23 +145,6 @@ def test_refusal_tells_the_log_whose_attempt_it_was_and_not_the_caller(
     assert str(ATTEMPT) not in json.dumps(answer.json)
     assert rig.lines[0]["correlation_id"] == str(ATTEMPT)
     assert json.loads(capsys.readouterr().out)["correlation_id"] == str(ATTEMPT)
-
-
-def test_granted_question_about_s3_is_a_line_only_when_it_is_about_an_attempt(rig: Rig) -> None:
-    def question(path: str) -> None:
-        credential = Credential(WORKER, SECRET).text.encode()
-        headers = (
-            (b"x-airbridge-door", b"edge"),
-            (b"x-airbridge-token", credential),
-            (b"x-forwarded-method", b"GET"),
-            (b"x-forwarded-uri", path.encode()),
-        )
-        assert asyncio.run(ask(rig.door, "/airbridge/v1/s3-auth", headers=headers)).status == 200
-
-    question("/s3/airbridge-dags/dev/etl/dags/etl.py")
-    assert rig.lines == []
-    question("/s3/airbridge-logs/dev/task-logs/dag_id=etl/run_id=manual__1/task_id=load/attempt=1.log")
-    assert [line["correlation_id"] for line in rig.lines] == [str(ATTEMPT)]
 
 
 # --- no more jobs at once than the enrolment says -----------------------------------------------------
