@@ -7,7 +7,7 @@
 #   watch PID    looks every second, and tells Caddy (PID) to read its lines again
 set -euo pipefail
 
-readonly folder=/tmp/uplink
+readonly folder=${UPLINK_RUN_DIR:-/tmp/uplink}
 readonly lines=$folder/client-certificate.caddy
 readonly state=${EDGE_STATE_DIR:-/var/lib/airbridge}
 

@@ -102,13 +102,15 @@ def secrets(stack: Stack) -> dict[str, str]:
     files = {
         "signing": ("jwt-private-key", "internal-edge-secret", "admin-password"),
         "control": ("db-password", "fernet-key", "session-secret"),
+        "issuing": ("client-ca",),
     }
     paths = [f"/secrets/{folder}/{name}" for folder, names in files.items() for name in names]
     script = 'for f; do printf "%s\\0" "$(cat "$f")"; done'
     values = stack.exec("api-server", "sh", "-c", script, "sh", *paths).stdout.split("\0")[:-1]
     found = dict(zip(paths, values, strict=True))
     # The key's lines, because a file may hold it in another layout.
-    found["/secrets/signing/jwt-private-key"] = found["/secrets/signing/jwt-private-key"].splitlines()[1]
+    for key in ("/secrets/signing/jwt-private-key", "/secrets/issuing/client-ca"):
+        found[key] = found[key].splitlines()[1]
     assert all(len(value) > 8 for value in found.values())
     return found
 

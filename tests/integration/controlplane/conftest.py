@@ -121,7 +121,7 @@ def door(gateway: Gateway) -> Door:
 DB_PASSWORD = "p'ä$HOME w:/@%2F\\\"#?&"
 # Made passwords begin with a dash once in a while.
 ADMIN_PASSWORD = "-starts-with-a-dash"
-AUDIENCES = ("control", "signing", "postgres", "door")
+AUDIENCES = ("control", "signing", "postgres", "issuing", "clients", "door")
 
 
 @dataclass(slots=True)

@@ -50,6 +50,7 @@ def test_secrets_of_the_first_start_belong_to_the_services_user_alone(secrets: S
     assert {path for _, _, path in found} == {
         *("control/db-password", "control/fernet-key", "control/session-secret", "postgres/db-password"),
         *("signing/jwt-private-key", "signing/internal-edge-secret", "signing/admin-password"),
+        *("issuing/client-ca", "clients/client-ca.crt"),
     }
 
 
