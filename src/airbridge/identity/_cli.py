@@ -272,9 +272,8 @@ def _text(value: Any) -> str:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     """For a terminal of 100 columns; what does not fit is in ``--json``."""
-    table = Table(
-        "name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires", box=None, pad_edge=False
-    )
+    columns = ("name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(
             row["name"],
@@ -291,9 +290,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _versions(row: dict[str, Any]) -> str:
     """AirBridge, Airflow and edge provider."""
-    return " ".join(
-        _text(row[name]) for name in ("airbridge_version", "airflow_version", "edge_provider_version")
-    )
+    names = ("airbridge_version", "airflow_version", "edge_provider_version")
+    return " ".join(row[name] for name in names if row[name]) or "-"
 
 
 def _dags(row: dict[str, Any]) -> str:
