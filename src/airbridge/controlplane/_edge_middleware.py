@@ -272,6 +272,7 @@ class EdgeMiddleware:
             credential = await self._in_thread(lambda: store.join(token, request.client, proof))
         except JoinRefusedError as error:
             raise Refusal(refusal.status, refusal.reason, str(refusal), audited=error.reason) from None
+        request.exchange.worker = token.name
         await _answer(send, 200, {"credential": credential.text})
 
     # --- shared -------------------------------------------------------------------------------------
@@ -309,12 +310,14 @@ class EdgeMiddleware:
             # Closed before it was accepted: the server answers 403.
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
-        # Without the header: whose attempt it was is not for who was refused to know.
-        request.exchange.correlation, request.exchange.quiet = "", False
+        # Without the header: whose attempt it was is not for who was refused to know. And a line only about who
+        # is proved: strangers are in the record of refusals, and must not fill the log.
+        proved = bool(request.exchange.worker)
+        request.exchange.correlation, request.exchange.quiet = "", not proved
         await _answer(
             request.exchange.send, refusal.status, {"detail": str(refusal), "reason": refusal.reason}
         )
-        request.exchange.correlation = attempt
+        request.exchange.correlation = attempt if proved else ""
 
 
 class _Request:

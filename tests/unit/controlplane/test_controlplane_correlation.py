@@ -148,6 +148,14 @@ def test_refusal_tells_the_log_whose_attempt_it_was_and_not_the_caller(
     assert json.loads(capsys.readouterr().out)["correlation_id"] == str(ATTEMPT)
 
 
+def test_strangers_do_not_fill_the_log(rig: Rig) -> None:
+    call = f"/edge_worker/v1/{FETCH}"
+    forged = token(FETCH, secret="f" * 64)
+    assert asyncio.run(ask(rig.door, call, forged, method="POST", body=FETCH_BODY)).status == 403
+    rig.execute("variables/x", (b"x-airbridge-door", b"edge"))
+    assert rig.lines == []
+
+
 def test_granted_question_about_s3_is_a_line_only_when_it_is_about_an_attempt(rig: Rig) -> None:
     def question(path: str) -> None:
         credential = Credential(WORKER, SECRET).text.encode()
