@@ -310,7 +310,7 @@ class EdgeMiddleware:
             # Closed before it was accepted: the server answers 403.
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
-        # Without the header: whose attempt it was is not for who was refused to know. And a line only about who
+        # Without the header: whose attempt it was is not for who was refused to know. A line only about who
         # is proved: strangers are in the record of refusals, and must not fill the log.
         proved = bool(request.exchange.worker)
         request.exchange.correlation, request.exchange.quiet = "", not proved
