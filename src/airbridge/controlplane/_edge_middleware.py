@@ -297,6 +297,7 @@ class EdgeMiddleware:
         except JoinRefusedError as error:
             raise Refusal(refusal.status, refusal.reason, str(refusal), audited=error.reason) from None
         self._limits.join_succeeded(request.client)
+        request.exchange.worker = token.name
         await _answer(send, 200, {"credential": credential.text, **(described(issued) if issued else {})})
 
     # --- shared -------------------------------------------------------------------------------------
@@ -331,15 +332,17 @@ class EdgeMiddleware:
             return
         if refusal.retry_after:
             await self._limits.hold()
-        # Without the header: whose attempt it was is not for who was refused to know.
-        request.exchange.correlation, request.exchange.quiet = "", False
+        # Without the header: whose attempt it was is not for who was refused to know. A line only about who
+        # is proved: strangers are in the record of refusals, and must not fill the log.
+        proved = bool(request.exchange.worker)
+        request.exchange.correlation, request.exchange.quiet = "", not proved
         await _answer(
             request.exchange.send,
             refusal.status,
             {"detail": str(refusal), "reason": refusal.reason},
             retry_after=refusal.retry_after,
         )
-        request.exchange.correlation = attempt
+        request.exchange.correlation = attempt if proved else ""
 
 
 class _Request:

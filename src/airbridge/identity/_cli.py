@@ -238,9 +238,8 @@ def list_command(as_json: Json = False) -> None:
 
 def _versions(row: dict[str, Any]) -> str:
     """AirBridge, Airflow and edge provider."""
-    return " ".join(
-        text_of(row[name]) for name in ("airbridge_version", "airflow_version", "edge_provider_version")
-    )
+    kinds = ("airbridge_version", "airflow_version", "edge_provider_version")
+    return " ".join(row[kind] for kind in kinds if row[kind]) or "-"
 
 
 def _dags(row: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def print_list(
     if as_json:
         typer.echo(json.dumps({what: rows}, indent=2))
     elif sys.stdout.isatty():
-        table = Table(*shown, box=None, pad_edge=False)
+        table = Table(*shown, box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for row in rows:
             table.add_row(*(say_of(row) for say_of in shown.values()))
         Console().print(table)

@@ -147,6 +147,14 @@ def test_refusal_tells_the_log_whose_attempt_it_was_and_not_the_caller(
     assert json.loads(capsys.readouterr().out)["correlation_id"] == str(ATTEMPT)
 
 
+def test_strangers_do_not_fill_the_log(rig: Rig) -> None:
+    call = f"/edge_worker/v1/{FETCH}"
+    forged = token(FETCH, secret="f" * 64)
+    assert asyncio.run(ask(rig.door, call, forged, method="POST", body=FETCH_BODY)).status == 403
+    rig.execute("variables/x", (b"x-airbridge-door", b"edge"))
+    assert rig.lines == []
+
+
 # --- no more jobs at once than the enrolment says -----------------------------------------------------
 
 
