@@ -63,6 +63,7 @@ class Link:
         self._there = asyncio.Event()
         self._since: float | None = None
         self._announced = False
+        self._was_there = False
         self._last = Answer(0, error="not asked yet")
         self._asked.set()  # nothing is known at the start
 
@@ -73,8 +74,8 @@ class Link:
 
     @property
     def is_away(self) -> bool:
-        """Whether it is known to be away; neither this nor there: being asked."""
-        return self._since is not None
+        """Whether it is away, or was not there yet; neither this nor there: being asked."""
+        return self._since is not None or not self._was_there
 
     @property
     def away_s(self) -> float:
@@ -152,4 +153,5 @@ class Link:
             self._since = None
             self._announced = False
             self._notes.note(_AWAY_SINCE, "")
+        self._was_there = True
         self._there.set()

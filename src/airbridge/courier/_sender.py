@@ -37,16 +37,22 @@ class _Trouble:
     """A stream whose first report failed, while the control plane was there."""
 
     state: RetryCallState = field(default_factory=lambda: RetryCallState(AsyncRetrying(), None, (), {}))
+    since: float = field(default_factory=time.monotonic)
     until: float = 0.0
 
 
 class Sender:
-    """Empties the spool whenever the control plane is there."""
+    """Empties the spool whenever the control plane is there.
 
-    def __init__(self, store: Store, upstream: Upstream, link: Link) -> None:
+    :param patience_s: how long a report may fail while the control plane is there, before it makes way for
+        what comes after it
+    """
+
+    def __init__(self, store: Store, upstream: Upstream, link: Link, patience_s: float) -> None:
         self._store = store
         self._upstream = upstream
         self._link = link
+        self._patience_s = patience_s
         self._troubled: dict[str, _Trouble] = {}
         self.delivered = 0
         self.refused = 0
@@ -87,20 +93,27 @@ class Sender:
         meaning = answer.meaning
         if meaning is Meaning.DONE:
             self.delivered += 1
-        elif meaning is Meaning.NO:
+        elif meaning is Meaning.NO or self._is_hopeless(report.stream, answer):
             self.note_refusal(report.verb, report.target, report.body, answer)
         else:
-            trouble = self._troubled.setdefault(report.stream, _Trouble())
-            trouble.until = time.monotonic() + _pause(trouble.state)
-            trouble.state.attempt_number += 1
-            if meaning is Meaning.AWAY:
-                self._link.suspect(answer)
             return
         self._troubled.pop(report.stream, None)
         await self._store.remove(waiting)
         call = read_call(report.verb, report.target)
         if call is not None and call.ends_job:
             await self._store.ended(report.stream)
+
+    def _is_hopeless(self, stream: str, answer: Answer) -> bool:
+        """Let a stream rest whose first report failed; return whether that report has failed for too long."""
+        now = time.monotonic()
+        trouble = self._troubled.setdefault(stream, _Trouble())
+        trouble.until = now + _pause(trouble.state)
+        trouble.state.attempt_number += 1
+        if answer.meaning is Meaning.AWAY:
+            # Others decide whether this is an absence, which is nobody's fault.
+            trouble.since = now
+            self._link.suspect(answer)
+        return now - trouble.since > self._patience_s
 
     def note_refusal(self, verb: str, target: str, body: bytes, answer: Answer) -> None:
         """Write down that the control plane does not want a report; nothing else is to be done about it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiohttp import web
 
-from airbridge.courier._answers import Answer, Meaning
+from airbridge.courier._answers import Answer, Meaning, is_repeat_of
 from airbridge.courier._calls import EDGE_API, Call, Kind, job_of, read_call, task_instance_of
 from airbridge.courier._link import Link
 from airbridge.courier._sender import Sender
@@ -63,7 +63,7 @@ class _Courier:
         self._store = Store(self._spool)
         self._upstream = Upstream(settings.uplink_url, environ)
         self._link = Link(self._upstream.probe, self._spool)
-        self._sender = Sender(self._store, self._upstream, self._link)
+        self._sender = Sender(self._store, self._upstream, self._link, settings.absence_limit_s)
         self._fetching = asyncio.Lock()
         self._turns: dict[str, asyncio.Lock] = {}
         self._worker: dict[str, Any] = {}
@@ -170,7 +170,7 @@ class _Courier:
         _log.warning("the control plane did not know this worker: registered again", answer=answer.status)
 
     async def _task_heartbeat(self, report: Report) -> web.Response:
-        if self._link.is_there and not self._store.has(report.stream):
+        if self._link.is_there:
             answer = await self._send(report, _TASK_PATIENCE_S)
             if answer.meaning in (Meaning.DONE, Meaning.NO):
                 self._unheard.pop(report.stream, None)
@@ -226,6 +226,10 @@ class _Courier:
                     # The worker would forget a job that runs, and there is nothing else it could do about it.
                     self._sender.note_refusal(report.verb, report.target, report.body, answer)
                     return self._accepted(call)
+                if meaning is Meaning.NO and is_repeat_of(report.body, answer):
+                    return self._accepted(
+                        call
+                    )  # the task tries again what a courier that was killed had sent
                 return _handed_on(answer)
         try:
             # A log is in S3 as well when its task has ended: it makes room for what is nowhere else.

@@ -60,6 +60,6 @@ def load_settings(environ: Mapping[str, str]) -> CourierSettings:
         uplink_url=(environ.get("UPLINK_URL") or "http://uplink:8080").rstrip("/"),
         spool=Path(environ.get("COURIER_SPOOL") or "/spool"),
         spool_bytes=_number(environ, "COURIER_SPOOL_MB", 512, 1, 1_048_576) * _BYTES_PER_MIB,
-        absence_limit_s=_number(environ, "EDGE_ABSENCE_LIMIT", 900, 60, 86_400),
+        absence_limit_s=_number(environ, "EDGE_ABSENCE_LIMIT", 900, 1, 86_400),
         port=_number(environ, "COURIER_PORT", 8080, 1, 65_535),
     )

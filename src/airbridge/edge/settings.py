@@ -47,7 +47,7 @@ _FIXES: Final = {
     "WORKER_DRAIN_TIMEOUT": "set it to the seconds that tasks get to finish at a stop: 0 (no limit) to 86400",
     "EDGE_HEARTBEAT_INTERVAL": "set it to the control plane's [edge] heartbeat_interval: 1 to 300 seconds",
     "EDGE_MIN_FREE_DISK_MB": "set it to the MiB below which no new task is taken: 0 to 1048576",
-    "EDGE_ABSENCE_LIMIT": "set it to the control plane's EDGE_ABSENCE_LIMIT: 60 to 86400 seconds",
+    "EDGE_ABSENCE_LIMIT": "set it to the control plane's EDGE_ABSENCE_LIMIT: 1 to 86400 seconds",
     "COURIER_URL": "leave it unset (http://courier:8080) unless the courier has another address",
     "UPLINK_URL": "leave it unset (http://uplink:8080) unless the uplink has another address",
     "S3_ENDPOINT_URL": "leave it unset (http://uplink:9000) unless the uplink has another address",
@@ -107,7 +107,7 @@ class EdgeSettings(BaseSettings):
     """Lock, heartbeat mark, the credential of a host that joined; a volume, so that a restart remembers."""
     edge_min_free_disk_mb: int = Field(default=512, ge=0, le=1_048_576)
     """MiB of free disk below which the worker takes no new task and ``diag`` fails."""
-    edge_absence_limit: int = Field(default=900, ge=60, le=86_400)
+    edge_absence_limit: int = Field(default=900, ge=1, le=86_400)
     """Seconds for which tasks go on while the control plane is away; it must be as patient as that."""
     dag_store: Path = Path("/store")
     """Root of the DAG store that dag-sync fills."""

@@ -288,7 +288,7 @@ def test_nobody_asks_but_the_courier_while_it_is_away(peer: Peer, courier: Couri
 
 
 def test_tasks_end_when_the_control_plane_may_run_them_again(peer: Peer, tmp_path: Path) -> None:
-    courier = Courier(peer, tmp_path / "spool", EDGE_ABSENCE_LIMIT="60")
+    courier = Courier(peer, tmp_path / "spool", EDGE_ABSENCE_LIMIT="1")
     courier.start()
     try:
         courier.wait_until(away=False)
@@ -296,15 +296,8 @@ def test_tasks_end_when_the_control_plane_may_run_them_again(peer: Peer, tmp_pat
         assert courier.task_heartbeat().status_code == 204
         courier.wait_until(away=True)
         courier.kill()
-        # A minute ago, as if it had passed.
-        from airbridge.courier._spool import Spool
-
-        spool = Spool(tmp_path / "spool", 1024 * 1024)
-        boot, _, since = spool.noted("away since").partition(" ")
-        spool.note("away since", f"{boot} {float(since) - 61!r}")
-        spool.close()
-        courier.start()
-        courier.wait_until(away=True)
+        courier.start()  # which starts no new count
+        until("the limit is over", lambda: courier.task_heartbeat().status_code == 409)
         answer = courier.task_heartbeat()
         assert (answer.status_code, answer.json()["detail"]["reason"]) == (409, "control_plane_away")
         assert courier.task_state("success").status_code == 204, "still kept: it may count"
@@ -352,3 +345,33 @@ def test_large_answer_comes_in_pieces_and_whole(peer: Peer, courier: Courier) ->
     answer = courier.task("GET", f"xcoms/etl/{RUN}/extract/return_value")
     assert answer.content == large
     assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_question_without_a_body_is_answered_with_its_headers(peer: Peer, courier: Courier) -> None:
+    """HEAD: how the Task SDK asks how many mapped XComs there are."""
+    peer.script = Script(200, {"Content-Range": "map_indexes 0-49/50"}, only="/xcoms/")
+    answer = courier.task("HEAD", f"xcoms/etl/{RUN}/extract/return_value")
+    assert (answer.status_code, answer.headers["Content-Range"]) == (200, "map_indexes 0-49/50")
+
+
+def test_state_that_a_task_says_again_is_taken(peer: Peer, courier: Courier) -> None:
+    """Its first call was cut off by a courier that was killed, after the control plane had heard it."""
+    body = b'{"detail": {"reason": "invalid_state", "previous_state": "success"}}'
+    peer.script = Script(409, {"Content-Type": "application/json"}, body, only="/execution/")
+    assert courier.task_state("success").status_code == 204
+    assert courier.task_state("failed").status_code == 409
+
+
+def test_report_that_fails_for_too_long_makes_way(peer: Peer, tmp_path: Path) -> None:
+    courier = Courier(peer, tmp_path / "spool", EDGE_ABSENCE_LIMIT="1")
+    courier.start()
+    try:
+        courier.wait_until(away=False)
+        peer.script = Script(500, only="/rtif")
+        assert courier.task("PUT", f"task-instances/{TASK}/rtif", {}).status_code == 204
+        assert courier.task_state("success").status_code == 204
+        courier.wait_until_delivered()
+        assert courier.status().refused == 1
+        assert peer.reports() == ['{"state": "success"}']
+    finally:
+        courier.kill()
