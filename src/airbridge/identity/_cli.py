@@ -26,7 +26,6 @@ from airbridge.identity._cli_common import (
     open_database,
     print_list,
     say,
-    text_of,
 )
 from airbridge.identity._publisher_cli import publisher
 from airbridge.identity._reports import Report, reports
