@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _attacks import attacks
+from _s3_door import enroll_publisher, principal
 from _stack import until
 
 from airbridge.client_certificate import ClientCertificate, new_request
@@ -83,7 +85,8 @@ def test_nothing_but_the_exchange_of_a_join_token_goes_without_a_certificate(
             ("POST", "/airbridge/v1/certificate"),
             ("POST", f"/edge_worker/v1/jobs/fetch/{who.name}"),
             ("PUT", "/execution/task-instances/0198f0d2-7a31-7c58-b5cc-0123456789ab/heartbeat"),
-            ("GET", "/s3/airbridge-dags/dev/x"),
+            ("GET", "/s3"),
+            ("GET", "/S3/airbridge-dags/dev/x"),
             ("POST", "/AIRBRIDGE/v1/join"),
             ("POST", "/airbridge/v1/join/"),
             ("POST", "/airbridge/v1/join?x=/healthz"),
@@ -100,6 +103,20 @@ def test_nothing_but_the_exchange_of_a_join_token_goes_without_a_certificate(
             answer = stranger.request(method, path, headers=headers, **options)
             refused = answer.status_code == 403 and answer.json()["reason"] == "certificate_missing"
             attacks.tried(f"no client certificate: {method} {path}", not refused, answer.text)
+
+
+def test_s3_asks_edge_hosts_for_their_certificate_and_publishers_for_none(door: Door, host: EdgeHost) -> None:
+    """Edge hosts read DAGs through their uplink here all the time; this is the credential without it."""
+    publisher = enroll_publisher(door.stack, "tls-team", "tls_echo")
+    file = "/airbridge-dags/dev/tls_echo/dags/tls_echo.py"
+    until("the publisher is known", lambda: publisher.ask("GET", file).status == 200, 10)
+    stolen = principal(door.stack, _credential(host).text)
+    spoofed = {"X-AirBridge-Client-Name": WORKER, "X-AirBridge-Client-Serial": _held(host).serial}
+    for name, headers in (("plain", {}), ("with headers that name it", spoofed)):
+        sent = stolen.sign("GET", file)
+        answer = stolen.send(replace(sent, headers=(*sent.headers, *headers.items())))
+        refused = answer.status == 403 and b"client certificate" in answer.body
+        attacks.tried(f"S3 without the client certificate, {name}", not refused, answer.body)
 
 
 def test_certificate_of_a_foreign_ca_ends_the_handshake(door: Door, host: EdgeHost) -> None:
