@@ -18,6 +18,7 @@ CHECKS = {
         "endpoint post",
         "uplink get",
         "uplink post",
+        "client certificate",
         "spool",
         "s3 read",
         "s3 write",
