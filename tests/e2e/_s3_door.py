@@ -120,13 +120,14 @@ class Principal:
             "RCLONE_LOW_LEVEL_RETRIES": "1",
         }
 
-    def run(self, program: str, *arguments: str) -> Done:
+    def run(self, program: str, *arguments: str, cwd: Path | None = None) -> Done:
         """Run a program of the developer's environment as this principal."""
         from _stack import Done
 
         done = subprocess.run(
             [str(BIN / program), *arguments],
             env=self.environment(),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -144,7 +144,7 @@ def test_dag_publisher_publishes_lists_and_rolls_back_through_the_gateway(cast: 
     body = "from airflow.sdk import DAG\nwith DAG('mine_hello', schedule=None, tags=['{}']):\n    pass\n"
     for release in ("one", "two"):
         (package / "dags" / "mine_hello.py").write_text(body.format(release))
-        done = cast.team.run("airflow-dag-publisher", "publish", str(package))
+        done = cast.team.run("airflow-dag-publisher", "publish", package.name, cwd=package)
         assert done.code == 0, done.output
     listed = cast.team.run("airflow-dag-publisher", "list")
     assert listed.code == 0, listed.output
@@ -161,7 +161,7 @@ def test_dag_publisher_of_another_team_is_refused_in_one_line(cast: Cast, tmp_pa
     (package / "dags" / "edge_sample_two_x.py").write_text(
         "from airflow.sdk import DAG\nwith DAG('edge_sample_two_x', schedule=None):\n    pass\n"
     )
-    done = cast.team.run("airflow-dag-publisher", "publish", str(package))
+    done = cast.team.run("airflow-dag-publisher", "publish", package.name, cwd=package)
     attacks.tried("publish of another team's package", done.code == 0, done.output)
     assert done.code == 4
     assert "AccessDenied" in done.stderr
@@ -320,11 +320,10 @@ CONTENT = b"content that was signed. " * 8000  # several pieces on the wire
 
 def _chunked(cast: Cast, key: str) -> tuple[Sent, bytes]:
     headers = {
-        "x-amz-content-sha256": CHUNKED,
         "x-amz-decoded-content-length": str(len(CONTENT)),
         "content-encoding": "aws-chunked",
     }
-    sent = cast.team.sign("PUT", f"{OWN}/{key}", headers=headers)
+    sent = cast.team.sign("PUT", f"{OWN}/{key}", headers=headers, payload=CHUNKED)
     return sent, _chunks(cast.team, sent, CONTENT[:100_000], CONTENT[100_000:])
 
 
@@ -346,11 +345,11 @@ def test_tampered_body_is_never_seen(cast: Cast, attack: str) -> None:
     elif attack == "trailing checksum":
         crc = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
         headers = {
-            "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
             "x-amz-decoded-content-length": str(len(CONTENT)),
             "x-amz-trailer": "x-amz-checksum-crc32",
         }
-        sent = cast.team.sign("PUT", f"{OWN}/{key}", headers=headers)
+        payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        sent = cast.team.sign("PUT", f"{OWN}/{key}", headers=headers, payload=payload)
         changed = CONTENT[:-1] + b"!"
         wire = (
             f"{len(changed):x}\r\n".encode()

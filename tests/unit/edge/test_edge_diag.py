@@ -174,7 +174,11 @@ def test_small_clock_difference_passes(healthy, plane):
 def test_wrong_token_fails_with_the_setting_to_correct(healthy):
     healthy(CONTROL_PLANE_TOKEN="north-1." + "w" * 64)
     not_run = ("versions", "endpoint post", "uplink post", "client certificate")
-    _one_fails(_diagnose(), "token", "token_invalid", "CONTROL_PLANE_TOKEN", not_run=not_run)
+    findings = _diagnose()
+    for check in ("s3 read", "s3 write"):  # signed with the same secret
+        assert findings[check].outcome is Outcome.FAIL
+        assert "line 'token'" in findings.pop(check).fix
+    _one_fails(findings, "token", "token_invalid", "CONTROL_PLANE_TOKEN", not_run=not_run)
 
 
 def test_other_airflow_version_fails_versions_only(healthy, plane):

@@ -60,15 +60,22 @@ def signed(
     host: str = HOST,
     expires: int = 0,
     at: datetime | None = None,
+    payload: str = "",
 ) -> Sent:
-    """A request that botocore signed, now or ``at`` a time; presigned where ``expires`` is given."""
+    """A request that botocore signed, now or ``at`` a time; presigned where ``expires`` is given.
+
+    ``payload`` is what the signature says of the body, where that is not the body's own hash.
+    """
     request = AWSRequest(method=method, url=f"https://{host}{path}", headers=headers or {}, data=body)
     request.context["payload_signing_enabled"] = True  # else botocore leaves the body out over HTTPS
     credentials = Credentials(name, secret)
     signer = S3SigV4QueryAuth if expires else S3SigV4Auth
     more = {"expires": expires} if expires else {}
     with mock.patch("botocore.auth.get_current_datetime", return_value=at or datetime.now(UTC)):
-        signer(credentials, "s3", region, **more).add_auth(request)
+        auth = signer(credentials, "s3", region, **more)
+        if payload:
+            auth.payload = lambda _request: payload
+        auth.add_auth(request)
     parts = urlsplit(request.url)
     sent = {"Host": host, **{key: str(value) for key, value in request.headers.items()}}
     if body:
