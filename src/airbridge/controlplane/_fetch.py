@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
@@ -31,6 +31,9 @@ Call = Callable[[bytes, Send], Awaitable[None]]
 # Fetches of all workers that are under way at once: each holds a connection to the database, and the edge API
 # behind has one of its own for each.
 _AT_ONCE: Final = 8
+# Fetches of one worker that are here at once. It asks every second, whether an answer has come or not, so
+# on a slow day they would pile up; one that is told "nothing" asks again.
+_OF_ONE_WORKER: Final = 4
 _OK: Final = 200
 _NOTHING: Final = b"null"  # what the edge API says when there is no job
 
@@ -73,6 +76,14 @@ def fetched(answer: bytes) -> Fetched | None:
         return Fetched(key, "")
 
 
+@dataclass(slots=True)
+class _Queue:
+    """One worker's fetches."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
 class FetchDesk:
     """Serves the fetches of all workers.
 
@@ -85,7 +96,7 @@ class FetchDesk:
         self._turns = turns
         self._in_thread = in_thread
         # Those of one worker wait here, where waiting costs nothing: a flood of them holds one connection.
-        self._queues: dict[str, asyncio.Lock] = {}
+        self._queues: dict[str, _Queue] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def serve(self, worker: Worker, body: bytes, call: Call, exchange: Exchange) -> None:
@@ -95,28 +106,41 @@ class FetchDesk:
         :param call: asks the edge API with a body
         :param exchange: where the answer goes, and which attempt it hands out
         """
-        async with self._queues.setdefault(worker.name, asyncio.Lock()), self._places:
-            turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
-            handed: Fetched | None = None
-            try:
-                free = worker.allowance.concurrency - turn.held
-                if free <= 0:
-                    await _say_nothing(exchange.send)
-                    return
-                messages: list[Message] = []
+        queue = self._queues.setdefault(worker.name, _Queue())
+        if queue.length >= _OF_ONE_WORKER:
+            await _say_nothing(exchange.send)
+            return
+        queue.length += 1
+        try:
+            async with queue.lock, self._places:
+                answer = await self._fetch(worker, body, call, exchange)
+        finally:
+            queue.length -= 1
+        for message in answer:
+            await exchange.send(message)
 
-                async def keep(message: Message) -> None:
-                    messages.append(message)
+    async def _fetch(self, worker: Worker, body: bytes, call: Call, exchange: Exchange) -> list[Message]:
+        """Return the messages of the answer."""
+        turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
+        handed: Fetched | None = None
+        messages: list[Message] = []
 
-                await call(_within(body, free), keep)
-                handed = fetched(b"".join(message.get("body", b"") for message in messages))
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._in_thread(lambda: turn.end(handed.key if handed else None))
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        try:
+            free = worker.allowance.concurrency - turn.held
+            if free <= 0:
+                await _say_nothing(keep)
+                return messages
+            await call(_within(body, free), keep)
+            handed = fetched(b"".join(message.get("body", b"") for message in messages))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(lambda: turn.end(handed.key if handed else None))
         if handed:
             exchange.correlation = handed.attempt
-        for message in messages:
-            await exchange.send(message)
+        return messages
 
 
 def _within(body: bytes, free: int) -> bytes:
