@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
@@ -32,6 +32,9 @@ Call = Callable[[bytes, Send], Awaitable[None]]
 # Fetches of all workers that are under way at once: each holds a connection to the database, and the edge API
 # behind has one of its own for each.
 _AT_ONCE: Final = 8
+# Fetches of one worker that are here at once. It asks every second, whether an answer has come or not, so
+# on a slow day they would pile up; one that is told "nothing" asks again.
+_OF_ONE_WORKER: Final = 4
 _OK: Final = 200
 _NOTHING: Final = b"null"  # what the edge API says when there is no job
 
@@ -77,6 +80,14 @@ def fetched(answer: bytes) -> Fetched | None:
         return Fetched(key, "")
 
 
+@dataclass(slots=True)
+class _Queue:
+    """One worker's fetches."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
 class FetchDesk:
     """Serves the fetches of all workers.
 
@@ -89,7 +100,7 @@ class FetchDesk:
         self._turns = turns
         self._in_thread = in_thread
         # Those of one worker wait here, where waiting costs nothing: a flood of them holds one connection.
-        self._queues: dict[str, asyncio.Lock] = {}
+        self._queues: dict[str, _Queue] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def serve(
@@ -102,19 +113,34 @@ class FetchDesk:
         :param call: asks the edge API with a body
         :param exchange: where the answer goes, and which attempt it hands out
         """
-        async with self._queues.setdefault(worker.name, asyncio.Lock()), self._places:
-            turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
-            handed: Fetched | None = None
+        queue = self._queues.setdefault(worker.name, _Queue())
+        if queue.length >= _OF_ONE_WORKER:
+            answer = _answer(_NOTHING)
+        else:
+            queue.length += 1
             try:
-                messages = await self._known(worker, fetch_id) or await self._asked(worker, turn, body, call)
-                handed = fetched(b"".join(message.get("body", b"") for message in messages))
+                async with queue.lock, self._places:
+                    answer = await self._fetch(worker, body, fetch_id, call, exchange)
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self._in_thread(lambda: turn.end(handed.key if handed else None, fetch_id))
+                queue.length -= 1
+        for message in answer:
+            await exchange.send(message)
+
+    async def _fetch(
+        self, worker: Worker, body: bytes, fetch_id: str | None, call: Call, exchange: Exchange
+    ) -> list[Message]:
+        """Return the messages of the answer."""
+        turn: Turn = await self._in_thread(lambda: self._turns.turn(worker.name))
+        handed: Fetched | None = None
+        try:
+            messages = await self._known(worker, fetch_id) or await self._asked(worker, turn, body, call)
+            handed = fetched(b"".join(message.get("body", b"") for message in messages))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(lambda: turn.end(handed.key if handed else None, fetch_id))
         if handed:
             exchange.correlation = handed.attempt
-        for message in messages:
-            await exchange.send(message)
+        return messages
 
     async def _known(self, worker: Worker, fetch_id: str | None) -> list[Message]:
         """Return the answer that this question had before; empty: it had none, or no job."""
