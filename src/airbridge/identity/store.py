@@ -175,6 +175,8 @@ class WorkerStore:
     def rotate(self, name: str, overlap: timedelta) -> Credential:
         """Give a worker a new secret; the one before stays good for ``overlap``, older ones end now.
 
+        Its client certificates end with the secret before.
+
         :raises RefusedError: no worker of this name is enrolled
         """
         credential = Credential.new(check_name(name))
@@ -187,6 +189,12 @@ class WorkerStore:
             )
             cursor.execute(
                 "UPDATE airbridge.worker_secret SET ends_at = now() + %s WHERE worker = %s",
+                (overlap, name),
+            )
+            # Its host asks for the next one when it starts with the new secret.
+            cursor.execute(
+                "UPDATE airbridge.client_certificate SET ends_at = least(ends_at, now() + %s)"
+                " WHERE worker = %s",
                 (overlap, name),
             )
             self._add_secret(cursor, credential)
