@@ -92,7 +92,7 @@ def _smuggles(inner: str, who: Credential) -> dict[str, str]:
         f"Content-Length: {size}\r\n\r\n{inner}",
         "upgrade to a WebSocket": f"GET /airbridge/v1/version HTTP/1.1\r\n{HOST}{_signed(who, 'version')}"
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{inner}",
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: {size}\r\n\r\n{inner}",
     }
 
 

@@ -263,6 +263,7 @@ class EdgeMiddleware:
                 {
                     "required": "yes" if certificates.required else "no",
                     "serial": request.only_header(CLIENT_SERIAL) or "",
+                    **{f"ends_{held.serial}": held.ends_at.isoformat() for held in worker.certificates},
                 },
             )
             return

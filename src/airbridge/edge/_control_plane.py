@@ -272,6 +272,20 @@ class ControlPlane:
         except ValueError:
             raise self._no_control_plane() from None
 
+    def certificate_end(self, serial: str) -> datetime | None:
+        """Return when this worker's certificate ends, by the control plane's record; ``None``: it has.
+
+        :raises RefusedError: the control plane does not take the credential, or the certificate shown
+        :raises UnreachableError: it gave no answer
+        """
+        body = _body(self._ask("GET", API_PREFIX, "certificate"))
+        if "required" not in body:
+            raise self._no_control_plane()
+        try:
+            return datetime.fromisoformat(str(body.get(f"ends_{serial}")))
+        except ValueError:
+            return None
+
     def _no_control_plane(self) -> UnreachableError:
         return UnreachableError(
             f"what answers at {self._settings.uplink_url} is not an AirBridge control plane",

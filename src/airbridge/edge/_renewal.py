@@ -10,7 +10,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["ensure_certificate", "renew", "start_renewal"]
 
 _LOCK: Final = "client.lock"
+# What a database may make of a moment that was written with whole seconds.
+_ROUNDED: Final = timedelta(seconds=1)
 
 _log = structlog.get_logger("airbridge.edge.certificate")
 
@@ -63,9 +65,12 @@ def ensure_certificate(settings: EdgeSettings, control_plane: ControlPlane) -> N
     Also while the control plane requires none: so that it can, one day, without a visit to every host.
     """
     found = current_certificate(os.environ)
-    if found is not None and not found[1].is_due(datetime.now(UTC)):
-        return
     try:
+        if found is not None and not found[1].is_due(datetime.now(UTC)):
+            end = control_plane.certificate_end(found[1].serial)
+            # A rotation ends it earlier than it says itself, and so does a newer one.
+            if end is not None and end >= found[1].not_after - _ROUNDED:
+                return
         renew(settings, control_plane)
     except AirbridgeError as error:
         _log.warning("no new client certificate", error=error.what, fix=error.fix)

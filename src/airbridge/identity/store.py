@@ -186,11 +186,20 @@ class WorkerStore:
     def rotate(self, name: str, overlap: timedelta) -> Credential:
         """Give a worker a new secret; the one before stays good for ``overlap``, older ones end now.
 
+        Its client certificates end with the secret before.
+
         :raises RefusedError: no worker of this name is enrolled
         """
         check_name(name)
         with self._database.cursor() as cursor:
-            return self._principals.rotate(cursor, name, overlap)
+            credential = self._principals.rotate(cursor, name, overlap)
+            # Its host asks for the next one when it starts with the new secret.
+            cursor.execute(
+                "UPDATE airbridge.client_certificate SET ends_at = least(ends_at, now() + %s)"
+                " WHERE worker = %s",
+                (overlap, name),
+            )
+        return credential
 
     def reencrypt(self) -> int:
         """Encrypt every secret with the newest of the cipher's keys; returns how many there are."""

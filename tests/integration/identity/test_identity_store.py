@@ -514,6 +514,17 @@ def test_newer_certificate_ends_the_one_before_ten_minutes_later(store: WorkerSt
     assert ends[second] > timedelta(minutes=59)
 
 
+def test_rotation_ends_the_certificate_with_the_secret_before(store: WorkerStore) -> None:
+    _enrolled(store)
+    serial = _certificate(store)
+    store.rotate("north-1", timedelta(minutes=5))
+    worker = store.find("north-1")
+    assert worker is not None
+    (held,) = worker.certificates
+    assert held.serial == serial
+    assert held.ends_at - datetime.now(UTC) <= timedelta(minutes=5)
+
+
 def test_revocation_and_a_new_enrolment_end_every_certificate(store: WorkerStore) -> None:
     _enrolled(store)
     _enrolled(store, "south-2")

@@ -219,6 +219,7 @@ def test_settings(tmp_path: Path) -> None:
 
 def test_worker_is_told_whether_one_is_required_and_which_it_showed(enrolments: Enrolments) -> None:
     answer = _call(_door(enrolments), "certificate", _shown())
-    assert answer.json == {"required": "yes", "serial": SERIAL}
+    ends = {f"ends_{SERIAL}": enrolments.workers[WORKER].certificates[0].ends_at.isoformat()}
+    assert answer.json == {"required": "yes", "serial": SERIAL, **ends}
     off = replace(REQUIRED, required=False)
-    assert _call(_door(enrolments, off), "certificate").json == {"required": "no", "serial": ""}
+    assert _call(_door(enrolments, off), "certificate").json == {"required": "no", "serial": "", **ends}

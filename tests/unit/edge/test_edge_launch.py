@@ -24,6 +24,7 @@ from tests.unit.edge.edge_servers import SECRET, WORKER, free_port
 from airbridge.client_certificate import ClientCertificate
 from airbridge.credential import Credential, JoinToken
 from airbridge.edge._client_certificate import keep_certificate
+from airbridge.identity.model import HeldCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,8 @@ def joined(edge_host, servers, plane):
     """An edge host whose uplink reaches the control plane."""
     edge_host(UPLINK_URL=f"http://127.0.0.1:{servers.start(plane)}")
     # It asks for a client certificate when it has none, which most tests here are not about.
-    _, held = plane.authority.issue_with_key(WORKER, timedelta(days=30))
+    issued, held = plane.authority.issue_with_key(WORKER, timedelta(days=30))
+    plane.enrolments.add_certificate(issued)
     state = Path(os.environ["EDGE_STATE_DIR"])
     state.mkdir(exist_ok=True)
     keep_certificate(held, state)
@@ -425,7 +427,7 @@ def test_host_without_a_client_certificate_asks_for_one(host, joined):
     host.started()
     held = _certificate()
     assert held.name == WORKER
-    assert [one.serial for one in joined.enrolments.workers[WORKER].certificates] == [held.serial]
+    assert joined.enrolments.workers[WORKER].certificates[0].serial == held.serial
 
 
 def test_certificate_that_is_due_is_replaced_at_the_start_and_a_young_one_is_not(host, joined):
@@ -439,6 +441,16 @@ def test_certificate_that_is_due_is_replaced_at_the_start_and_a_young_one_is_not
     host.launch()
     host.started()
     assert _certificate().serial != young.serial
+
+
+def test_certificate_that_a_rotation_ends_is_replaced_at_the_next_start(host, joined):
+    before = _certificate()
+    worker = joined.enrolments.workers[WORKER]
+    soon = HeldCertificate(before.serial, datetime.now(UTC) + timedelta(hours=1))
+    joined.enrolments.workers[WORKER] = replace(worker, certificates=(soon,))
+    host.launch()
+    host.started()
+    assert _certificate().serial != before.serial
 
 
 def test_joining_brings_a_certificate_whose_key_was_made_here(host, joined):
