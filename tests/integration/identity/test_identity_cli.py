@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -210,13 +211,13 @@ def test_list_fits_a_terminal_of_100_columns(cli: Cli) -> None:
     command = f"{sys.executable} -m airbridge.identity edge list"
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"],  # which gives it a terminal
-        env={**cli.environment, "COLUMNS": "100", "TERM": "dumb"},
+        env={**cli.environment, "COLUMNS": "100", "TERM": "xterm"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=True,
     )
-    head, plant, silent = done.stdout.splitlines()
+    head, plant, silent = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
     assert max(len(line) for line in (head, plant, silent)) <= 100
     assert head.split() == ["name", "state", "queues", "tasks", "versions", "DAGs", "seen", "expires"]
     for words in (
