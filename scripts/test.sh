@@ -80,12 +80,17 @@ for suite in "${suites[@]}"; do
     integration) run_tests integration -n 3 --dist loadfile || exit ;;
     e2e)
       code=0
-      AIRBRIDGE_E2E_PROJECT=airbridge-own beside e2e-own run_tests e2e -m own_stack
+      AIRBRIDGE_E2E_PROJECT=airbridge-own beside e2e-own run_tests e2e -m own_stack --ignore tests/e2e/test_partition.py
       own=$!
+      # Six minutes of waiting, which would be added to the others' time.
+      AIRBRIDGE_E2E_PROJECT=airbridge-away beside e2e-away run_tests e2e/test_partition.py
+      away=$!
       run_tests e2e -m 'not own_stack' || code=$?
       say test "e2e, stacks of their own"
       wait "$own" || code=$?
       cat "$STATE_DIR/log/e2e-own.log"
+      wait "$away" || code=$?
+      cat "$STATE_DIR/log/e2e-away.log"
       [ "$code" -eq 0 ] || exit "$code"
       ;;
   esac
