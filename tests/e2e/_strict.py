@@ -88,8 +88,8 @@ def strict(_nothing_left_behind: None, tmp_path_factory: pytest.TempPathFactory)
         tmp_path_factory.mktemp("strict"),
         f"{PROJECT}-strict",
         GATEWAY_CLIENT_CERTIFICATES="require",
-        EDGE_LIMIT_RATE="25",
-        EDGE_LIMIT_BURST="150",
+        EDGE_LIMIT_RATE="8",
+        EDGE_LIMIT_BURST="60",
         EDGE_LIMIT_FAILURES="40",
         EDGE_LIMIT_JOINS="10",
     )

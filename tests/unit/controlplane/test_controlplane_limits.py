@@ -148,6 +148,8 @@ async def test_calls_beyond_a_workers_turns_wait_and_those_of_its_neighbour_do_n
     loud = [asyncio.create_task(_version(door)) for _ in range(6)]
     # One is refused, which is so only while two are at work and three in the queue.
     await asyncio.wait_for(asyncio.wait(loud, return_when=asyncio.FIRST_COMPLETED), 30)
+    while len(inside) < 2:
+        await asyncio.sleep(0.01)
     assert inside == [WORKER, WORKER]
     assert (await _version(door, NEIGHBOUR, OTHER_SECRET)).status == 200
     may_end.set()
