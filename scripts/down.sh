@@ -47,6 +47,10 @@ logged down control_compose --profile '*' down "${options[@]}"
 if [ -n "$destroy" ]; then
   rm -f "$STATE_DIR/$PROJECT.password-shown"
   rmdir "$(bundles_dir)" 2>/dev/null || true
+  # Credentials of publishers that nobody knows any more.
+  publishers=$(dirname "$(publisher_dir any)")
+  for dir in "$publishers"/*/; do [ ! -e "$dir/publisher.env" ] || rm -rf "$dir"; done
+  rmdir "$publishers" 2>/dev/null || true
   say down "stopped, all data deleted"
 else
   say down "stopped, all data kept"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import time
 import zlib
 from dataclasses import dataclass, replace
@@ -142,17 +143,24 @@ def test_dag_publisher_publishes_lists_and_rolls_back_through_the_gateway(cast: 
     package = tmp_path / "mine"
     (package / "dags").mkdir(parents=True)
     body = "from airflow.sdk import DAG\nwith DAG('mine_hello', schedule=None, tags=['{}']):\n    pass\n"
+    releases = []
     for release in ("one", "two"):
         (package / "dags" / "mine_hello.py").write_text(body.format(release))
         done = cast.team.run("airflow-dag-publisher", "publish", package.name, cwd=package)
         assert done.code == 0, done.output
+        releases.append(_current_release(cast))
     listed = cast.team.run("airflow-dag-publisher", "list")
     assert listed.code == 0, listed.output
-    assert "mine" in listed.stdout
+    assert releases[1] in listed.stdout
     back = cast.team.run("airflow-dag-publisher", "rollback", "--package-name", "mine", "--to-previous")
     assert back.code == 0, back.output
-    text = cast.team.boto3().get_object(Bucket=DAGS, Key="dev/mine/dags/mine_hello.py")["Body"].read()
-    assert b"'one'" in text
+    assert _current_release(cast) == releases[0]
+
+
+def _current_release(cast: Cast) -> str:
+    """The release that the manifest of "mine" names."""
+    answer = cast.team.boto3().get_object(Bucket=DAGS, Key="dev/mine/metadata.json")
+    return str(json.loads(answer["Body"].read())["release"])
 
 
 def test_dag_publisher_of_another_team_is_refused_in_one_line(cast: Cast, tmp_path: Path) -> None:
@@ -357,15 +365,16 @@ def test_tampered_body_is_never_seen(cast: Cast, attack: str) -> None:
             + f"\r\n0\r\nx-amz-checksum-crc32:{crc}\r\n\r\n".encode()
         )
     else:
-        sent, wire = _chunked(cast, key)
+        sent, whole = _chunked(cast, key)
         wire = {
-            "first chunk": wire.replace(b"content", b"CONTENT", 1),
-            "last chunk": wire[:-100].replace(b"signed. \r\n0;", b"forged. \r\n0;") + wire[-100:],
-            "chunk signature": wire.replace(
+            "first chunk": whole.replace(b"content", b"CONTENT", 1),
+            "last chunk": b"forged".join(whole.rsplit(b"signed", 1)),
+            "chunk signature": whole.replace(
                 b"chunk-signature=", b"chunk-signature=" + b"0" * 64 + b"\r\n", 1
             ),
-            "end cut off": wire[: wire.rindex(b"0;chunk")],
+            "end cut off": whole[: whole.rindex(b"0;chunk")],
         }[attack]
+        assert wire != whole
     answer = cast.team.send(sent.header("content-length", str(len(wire))), wire)
     there = cast.team.ask("GET", f"{OWN}/{key}")
     attacks.tried(
