@@ -49,6 +49,7 @@ def test_secrets_of_the_first_start_belong_to_the_services_user_alone(secrets: S
     assert {(mode, owner) for mode, owner, _ in found} == {("600", "50000:50000")}
     assert {path for _, _, path in found} == {
         *("control/db-password", "control/fernet-key", "control/session-secret", "postgres/db-password"),
+        *("door/db-password", "door/fernet-key"),
         *("signing/jwt-private-key", "signing/internal-edge-secret", "signing/admin-password"),
         *("issuing/client-ca", "clients/client-ca.crt"),
     }
