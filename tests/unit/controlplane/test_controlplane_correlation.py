@@ -14,7 +14,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 from tests.unit.controlplane.edge_requests import (
     INTERNAL_SECRET,
-    LAYOUT,
     NEIGHBOUR,
     SECRET,
     WORKER,
@@ -29,6 +28,7 @@ from tests.unit.controlplane.edge_requests import (
 from airbridge.audit import Audit
 from airbridge.controlplane._correlation import HEADER, AccessLog
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
+from airbridge.controlplane._limits import LimitSettings
 from airbridge.identity.jobs import Job, JobKey, RunningTask
 
 ATTEMPT = uuid.UUID("01a1feee-9ef2-7f1f-8963-14b081adb7ba")
@@ -48,7 +48,9 @@ class Rig:
         self.ledger = Ledger({KEY: Job(WORKER, "running", ATTEMPT)})
         self.ledger.tasks[ATTEMPT] = RunningTask(KEY, Job(WORKER, "running", ATTEMPT))
         self._lines = io.StringIO()
-        guard = EdgeGuard(Enrolments(worker()), self.ledger, INTERNAL_SECRET, LAYOUT)  # type: ignore[arg-type]
+        # As many calls at once as these tests send: what limits a worker has tests of its own.
+        limits = LimitSettings(concurrent=64)
+        guard = EdgeGuard(Enrolments(worker()), self.ledger, INTERNAL_SECRET, limits=limits)  # type: ignore[arg-type]
         audit = Audit(CollectorRegistry())
         self.door = EdgeMiddleware(self._behind, guard, audit, AccessLog(self._lines))
 

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import JSONResponse
 from tests.unit.controlplane.edge_requests import (
     INTERNAL_SECRET,
-    LAYOUT,
     NEIGHBOUR,
     OTHER_SECRET,
     SECRET,
@@ -69,7 +68,6 @@ def _door(enrolments: Enrolments, app: Any = _served, **settings: int) -> EdgeMi
         enrolments,  # type: ignore[arg-type]
         Ledger(),  # type: ignore[arg-type]
         INTERNAL_SECRET,
-        LAYOUT,
         limits=replace(LimitSettings(), **settings),
     )
     return EdgeMiddleware(app, guard, Audit(CollectorRegistry()))
@@ -230,7 +228,7 @@ async def test_join_attempts_are_bounded_for_an_address_and_good_ones_are_free()
 
 def test_flood_of_equal_refusals_is_a_few_lines_and_a_sum(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    audit = Audit(CollectorRegistry(), clock)
+    audit = Audit(CollectorRegistry(), clock=clock)
 
     def refuse(reason: str, client: str) -> None:
         audit.refused(reason, worker="", method="GET", path="/x", client=client, detail="no")

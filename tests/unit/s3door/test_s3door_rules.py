@@ -41,7 +41,7 @@ def ledger() -> Ledger:
         (JobKey("etl", "first", RUN, -1, 1), NEIGHBOUR),
     ):
         made.jobs[key] = Job(name, "running")
-    made.hand_out(JobKey("etl", "first", RUN, -1, 1), WORKER)
+    made.handed.add((JobKey("etl", "first", RUN, -1, 1), WORKER))
     return made
 
 
