@@ -140,7 +140,9 @@ class EdgeMiddleware:
                 if request.in_turn:
                     self._limits.leave(request.worker)
         except Refusal as refusal:
-            if self._guard and refusal.status in _UNPROVED and not request.proved:
+            # An attempt to join is charged by itself.
+            stranger = refusal.status in _UNPROVED and not request.proved and request.path != _JOIN
+            if self._guard and stranger:
                 refusal = self._limits.failed(request.client, refusal)
             await self._refuse(request, refusal, send)
         except (UnreachableError, IntegrityError) as error:
