@@ -28,6 +28,7 @@ CONTROL_PLANE = {
         "dag-sync",
         "collector",
         "job-sync",
+        "s3-door",
         "gateway",
     ),
 }
