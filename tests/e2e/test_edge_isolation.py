@@ -115,7 +115,7 @@ def secrets(stack: Stack) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("service", ["edge-worker", "uplink", "dag-sync"])
+@pytest.mark.parametrize("service", ["edge-worker", "courier", "uplink", "dag-sync"])
 def test_edge_host_holds_no_secret_of_the_control_plane(
     stack: Stack, edge: EdgeHost, secrets: dict[str, str], service: str
 ) -> None:
@@ -123,9 +123,9 @@ def test_edge_host_holds_no_secret_of_the_control_plane(
     loot = edge.exec(service, "sh", "-c", _LOOT, check=False).stdout
     loot += json.dumps(json.loads(docker("inspect", edge.compose.container(service)).stdout)[0]["Config"])
     assert [name for name, value in secrets.items() if value in loot] == []
-    # What it may hold is found by the same search; dag-sync talks to its uplink and needs none.
+    # What it may hold is found by the same search.
     own = (edge.folder / "token").read_text().strip()
-    assert (own in loot) == (service != "dag-sync")
+    assert own in loot
     assert "UPLINK" in loot or "uplink" in loot
 
 
@@ -180,13 +180,21 @@ def test_endpoint_serves_nothing_that_a_worker_does_not_need(stack: Stack, edge:
 def test_edge_host_cannot_write_dags_nor_read_other_prefixes_through_the_endpoint(
     stack: Stack, edge: EdgeHost
 ) -> None:
-    """S2, D5: through its own uplink, with its own credential."""
+    """S2, D5: through its own uplink, signed with its own credential."""
     script = """
-import json, urllib.error, urllib.request
+import json, os, urllib.error, urllib.request
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+name, _, secret = open(os.environ["CONTROL_PLANE_TOKEN_FILE"]).read().strip().partition(".")
+signer = S3SigV4Auth(Credentials(name, secret), "s3", "us-east-1")
 answers = {}
 for method, path in json.loads(input()):
-    request = urllib.request.Request(f"http://uplink:9000{path}", method=method)
-    request.data = b"x" if method == "PUT" else None
+    body = b"x" if method == "PUT" else b""
+    signed = AWSRequest(method, f"http://uplink:9000{path}", data=body)
+    signer.add_auth(signed)
+    headers = dict(signed.headers)
+    request = urllib.request.Request(signed.url, body or None, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             answers[f"{method} {path}"] = answer.status
