@@ -42,9 +42,14 @@ printf '%s\n' "$held" | identity ensure "$name" "${wanted[@]}" >"$dir/.token.new
 rm -f "$dir/.said"
 # A container keeps the file that it was started with: another token or CA needs another container.
 recreate=()
-cmp -s "$dir/.token.new" "$dir/token" || recreate=(--force-recreate)
-mv "$dir/.token.new" "$dir/token"
-edge_owned "$dir/token"
+# One that is the same stays: a file in its place would be another file to the services, which then start again.
+if cmp -s "$dir/.token.new" "$dir/token"; then
+  rm "$dir/.token.new"
+else
+  recreate=(--force-recreate)
+  mv "$dir/.token.new" "$dir/token"
+  edge_owned "$dir/token"
+fi
 if edge_ca "$dir/ca.crt"; then recreate=(--force-recreate); fi
 # The first one; the host renews it by itself, in its volume.
 needed=()
