@@ -117,19 +117,22 @@ def _version(cursor: Any) -> int:
     return int(cursor.fetchone()[0] or 0)
 
 
-def migrate_schema(connection: Any) -> bool:
-    """Bring the tables to :data:`SCHEMA_VERSION`, all or nothing; returns whether anything was to do."""
+def migrate_schema(connection: Any, to: int = SCHEMA_VERSION) -> bool:
+    """Bring the tables to a version, all or nothing; returns whether anything was to do.
+
+    :param to: an older one is for tests of the steps after it
+    """
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         there = _version(cursor)
-        if there >= SCHEMA_VERSION:
+        if there >= to:
             return False
         cursor.execute("CREATE SCHEMA IF NOT EXISTS airbridge")
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS airbridge.schema_version"
             " (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now())"
         )
-        for number, step in enumerate(_STEPS[there:], start=there + 1):
+        for number, step in enumerate(_STEPS[there:to], start=there + 1):
             cursor.execute(step)
             cursor.execute("INSERT INTO airbridge.schema_version (version) VALUES (%s)", (number,))
     return True

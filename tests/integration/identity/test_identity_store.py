@@ -558,12 +558,20 @@ def test_names_are_those_of_everyone_ever_enrolled(store: WorkerStore) -> None:
     assert store.names() == {"north-1", "south-2"}
 
 
-def test_tables_of_the_release_before_are_moved_on(postgres: Postgres, store: WorkerStore) -> None:
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_tables_of_an_earlier_release_are_moved_on_with_what_is_in_them(
+    postgres: Postgres, store: WorkerStore, version: int
+) -> None:
     connection = postgres.connect()
     with connection, connection.cursor() as cursor:
-        cursor.execute("DROP TABLE airbridge.client_certificate")
-        cursor.execute("DELETE FROM airbridge.schema_version WHERE version > 1")
+        cursor.execute("DROP SCHEMA airbridge CASCADE")
+    assert migrate_schema(connection, version) is True
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO airbridge.worker (name, queues, concurrency) VALUES ('old-1', '{default}', 4)"
+        )
     assert migrate_schema(connection) is True
     connection.close()
+    assert [worker.name for worker in store.all()] == ["old-1"]
     _enrolled(store)
     assert _serials(store) == []
