@@ -342,7 +342,8 @@ def test_releases_in_quick_succession_are_never_mixed_and_lose_no_run(
         stop.set()
         count = published.result()
         assert mistakes.result() == set()
-    assert count >= STORM_SECONDS / STORM_EVERY_S / 4, f"only {count} releases: this was no storm"
+    # However slow this machine is now: no run had a release for itself.
+    assert count >= len(runs), f"only {count} releases for {len(runs)} runs: this was no storm"
     for run in runs:
         stack.wait_for_run(run)
     until(

@@ -106,15 +106,19 @@ def test_upstream_is_told_who_the_handshake_was_with(door: Door, held: ClientCer
     assert answer.seen_headers("X-AirBridge-Client-Subject") == []
 
 
-def test_s3_upstream_and_the_question_about_it_are_told_too(
-    door: Door, held: ClientCertificate, credential: str
-) -> None:
-    answer = door.ask("GET", "/s3/airbridge-dags/dev/x", [*SPOOFED, ("X-AirBridge-Token", credential)])
-    assert answer.upstream == "localstack"
+def test_door_of_s3_is_told_too(door: Door, held: ClientCertificate) -> None:
+    answer = door.ask("GET", "/s3/airbridge-dags/dev/x", SPOOFED)
+    assert answer.upstream == "s3-door"
     assert answer.seen_headers("X-AirBridge-Client-Name") == [NAME]
-    question = dict(answer.seen["question"]["headers"])
-    assert question["x-airbridge-client-name"] == NAME
-    assert question["x-airbridge-client-serial"] == held.serial
+    assert answer.seen_headers("X-AirBridge-Client-Serial") == [held.serial]
+
+
+def test_door_of_s3_is_told_nobody_where_there_is_no_certificate(gateway: Gateway) -> None:
+    """Publishers have none; the door asks edge hosts for theirs."""
+    answer = gateway.door.ask("GET", "/s3/airbridge-dags/dev/x", SPOOFED)
+    assert answer.upstream == "s3-door"
+    assert [value for value in answer.seen_headers("X-AirBridge-Client-Name") if value] == []
+    assert [value for value in answer.seen_headers("X-AirBridge-Client-Serial") if value] == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,8 @@ def test_s3_upstream_and_the_question_about_it_are_told_too(
         ("POST", "/airbridge/v1/certificate"),
         ("POST", "/edge_worker/v1/worker/north-1"),
         ("GET", "/execution/task-instances/count"),
-        ("GET", "/s3/airbridge-dags/dev/x"),
+        ("GET", "/s3"),
+        ("GET", "/S3/airbridge-dags/dev/x"),
         ("GET", "/nothing"),
         ("POST", "/AirBridge/v1/join"),
         ("POST", "/airbridge/v1/join?"),
