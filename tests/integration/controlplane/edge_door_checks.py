@@ -44,13 +44,16 @@ class Enrolled:
     def mark_seen(self, name: str) -> None:
         assert name == "north-1"
 
+    def names(self) -> frozenset[str]:
+        return frozenset({"north-1"})
+
 
 class Turn:
     """A worker's turn to fetch."""
 
     held = 0
 
-    def end(self, handed: JobKey | None = None) -> None:
+    def end(self, handed: JobKey | None = None, fetch_id: str | None = None) -> None:
         assert handed is None  # these answers hand out nothing
 
 

@@ -45,6 +45,7 @@ def test_changed_secret_takes_effect_with_a_restart(database: Database) -> None:
     lines = database.secrets.change_db_password("rotated '; DROP ROLE airflow; -- \\ % @ : / é")
     assert sorted(lines) == [
         "secrets: control/db-password: changed (AIRBRIDGE_DB_PASSWORD)",
+        "secrets: door/db-password: changed (AIRBRIDGE_DB_PASSWORD)",
         "secrets: postgres/db-password: changed (AIRBRIDGE_DB_PASSWORD)",
     ]
     database.restart()
