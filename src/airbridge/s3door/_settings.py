@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -10,39 +9,18 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from airbridge.errors import SettingsError
+from airbridge.s3_names import BucketName, EndpointUrl, EnvironmentName  # noqa: TC001 - pydantic reads them
 
 __all__ = ["HEALTH_PORT", "Settings", "load_settings"]
 
 HEALTH_PORT = 8081
 """Of ``/healthz`` and ``/metrics``; no setting, because the health check must know it too."""
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 
-
-def _bucket(value: str) -> str:
-    if not _BUCKET.fullmatch(value):
-        raise ValueError("must be a bucket name")
+def _without_path(value: str) -> str:
+    if urlsplit(value).path:
+        raise ValueError("must end after the host and port, such as http://localstack:4566")
     return value
-
-
-def _environment(value: str) -> str:
-    if not _ENVIRONMENT.fullmatch(value):
-        raise ValueError("must be a-z, 0-9, '.' and '-'")
-    return value
-
-
-def _endpoint(value: str) -> str:
-    if not value:
-        return value
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018  (raises on a port that is none)
-    except ValueError:
-        raise ValueError("must be an address such as http://localstack:4566") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
-        raise ValueError("must be empty (AWS) or an address such as http://localstack:4566")
-    return value.rstrip("/")
 
 
 class Settings(BaseSettings):
@@ -50,15 +28,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
-    s3_upstream: Annotated[str, AfterValidator(_endpoint)] = ""
+    s3_upstream: Annotated[EndpointUrl, AfterValidator(_without_path)] = ""
     """S3 behind the door, addressed path-style; empty means AWS."""
     gateway_client_certificates: Literal["off", "require"] = "off"
     """Whether an edge host's requests must come with its client certificate, which the gateway verifies."""
     aws_default_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = "us-east-1"
     """Region of the buckets, and the only one that a signature may name."""
-    dag_bucket: Annotated[str, AfterValidator(_bucket)]
-    log_bucket: Annotated[str, AfterValidator(_bucket)]
-    environment: Annotated[str, AfterValidator(_environment)]
+    dag_bucket: BucketName
+    log_bucket: BucketName
+    environment: EnvironmentName
     database: SecretStr = Field(validation_alias="AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
     """Postgres URI of the metadata database."""
     fernet_key: SecretStr = Field(validation_alias="AIRFLOW__CORE__FERNET_KEY")

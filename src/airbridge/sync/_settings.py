@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from airbridge.errors import SettingsError
+from airbridge.s3_names import BucketName, EndpointUrl, EnvironmentName  # noqa: TC001 - pydantic reads them
 
 __all__ = ["Settings", "load_settings"]
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-def _bucket(value: str) -> str:
-    if not _BUCKET.fullmatch(value) or ".." in value:
-        raise ValueError("must be a bucket name: 3 to 63 of a-z, 0-9, '-' and '.'")
-    return value
-
-
-def _environment(value: str) -> str:
-    if not _ENVIRONMENT.fullmatch(value):
-        raise ValueError("must be one path segment of letters, digits, '.', '_' and '-', for example 'dev'")
-    return value
-
-
-def _endpoint(value: str) -> str:
-    if not value:
-        return value
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018  (raises on a port that is no number or out of range)
-    except ValueError as error:
-        raise ValueError(f"must be a URL such as http://localstack:4566 ({error})") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be empty (AWS) or a URL such as http://localstack:4566")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError("must hold no credentials, query or fragment")
-    return value.rstrip("/")
 
 
 def _absolute(value: Path) -> Path:
@@ -60,13 +29,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True)  # as compose passes a variable that is not set
 
-    dag_bucket: Annotated[str, AfterValidator(_bucket)]
+    dag_bucket: BucketName
     """DAG bucket: the S3 bucket that holds the DAGs."""
 
-    environment: Annotated[str, AfterValidator(_environment)]
+    environment: EnvironmentName
     """First segment of every key; ``<environment>/<package>/dags/*.py`` is mirrored."""
 
-    s3_endpoint_url: Annotated[str, AfterValidator(_endpoint)] = ""
+    s3_endpoint_url: EndpointUrl = ""
     """S3 endpoint, addressed path-style; empty means AWS."""
 
     aws_default_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = "us-east-1"
