@@ -130,7 +130,7 @@ class EdgeRules:
         :raises Refusal: it never had
         """
         job = self._jobs.job(key)
-        if not had_part(self._jobs, key, worker.name):
+        if not had_part(self._jobs, key, job, worker.name):
             raise _not_yours(job)
         return job
 

@@ -241,8 +241,10 @@ class JobLookup(Protocol):
         """Return whether the worker was handed a part of the attempt."""
 
 
-def had_part(jobs: JobLookup, key: JobKey, worker: str) -> bool:
-    """Return whether ``worker`` runs, or ran, a part of this attempt: it may write the log of it."""
-    job = jobs.job(key)
+def had_part(jobs: JobLookup, key: JobKey, job: Job | None, worker: str) -> bool:
+    """Return whether ``worker`` runs, or ran, a part of this attempt: it may write the log of it.
+
+    :param job: the attempt's job, as :meth:`JobLookup.job` says it
+    """
     # A part that ended here may still send its log while the next one runs elsewhere.
     return (job is not None and job.worker == worker) or jobs.was_handed_out(key, worker)

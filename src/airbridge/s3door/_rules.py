@@ -111,7 +111,7 @@ class Rules:
             return False
         map_index = -1 if log["map"] is None else int(log["map"])
         attempt = JobKey(log["dag"], log["task"], log["run"], map_index, int(log["try"]))
-        if not had_part(self._jobs, attempt, worker.name):
+        if not had_part(self._jobs, attempt, self._jobs.job(attempt), worker.name):
             # The same for an attempt of somebody else and for one that there never was.
             raise access_denied("This worker has no such job.", "job_not_yours")
         return True
