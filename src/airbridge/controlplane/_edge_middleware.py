@@ -25,7 +25,8 @@ from airbridge.controlplane._client_certificates import (
 )
 from airbridge.controlplane._correlation import Exchange
 from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries, checked_fetch_id
-from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
+from airbridge.controlplane._dispatch import JobRequest
+from airbridge.controlplane._edge_rules import EdgeRules, asks_database, ends_job, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_token,
@@ -45,6 +46,7 @@ from airbridge.identity.store import JoinRefusedError
 if TYPE_CHECKING:
     from airbridge.audit import Audit
     from airbridge.controlplane._correlation import AccessLog
+    from airbridge.controlplane._dispatch import Dispatch
     from airbridge.identity.jobs import Job, Jobs
     from airbridge.identity.model import Worker
     from airbridge.identity.store import WorkerStore
@@ -69,8 +71,9 @@ _CREDENTIAL: Final = b"x-airbridge-token"  # set by the uplink, for clients that
 # Our own calls; each that names a worker is the named one's.
 _OWN_CALLS: Final = {
     "GET": re.compile(r"version|certificate|(?:workers|enrolment)/(?P<name>[^/]+)"),
-    "POST": re.compile("echo|certificate"),
+    "POST": re.compile(r"echo|certificate|jobs/(?P<name>[^/]+)"),
 }
+_JOBS: Final = "jobs/"
 # Answers to who has not proved to be a worker.
 _UNPROVED: Final = (401, 403)
 _NO_NAMES: Final = ("", ".", "..")
@@ -87,6 +90,7 @@ class EdgeGuard:
     jobs: Jobs
     internal_secret: str = field(repr=False)
     """``[api_auth] jwt_secret`` of this process, which the edge API behind verifies with."""
+    dispatch: Dispatch
     certificates: ClientCertificates = field(default_factory=ClientCertificates)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -194,6 +198,7 @@ class EdgeMiddleware:
 
     async def _serve_worker(self, request: _Request, send: Send) -> None:
         assert self._guard  # noqa: S101 - _serve() looked
+        dispatch = self._guard.dispatch
         prefix = _EDGE_API if request.path.startswith(_EDGE_API) else _OWN_API
         call = request.path.removeprefix(prefix)
         authorization = request.only_header(b"authorization")
@@ -205,6 +210,9 @@ class EdgeMiddleware:
             _check_own_call(worker, request.verb, call)
             if request.path == _CERTIFICATE:
                 await self._certify(request, worker, send)
+                return
+            if call.startswith(_JOBS):
+                await self._dispatch_jobs(request, worker, dispatch, send)
                 return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
@@ -231,6 +239,18 @@ class EdgeMiddleware:
             await _answer(send, 200, {})
         else:
             await self._app(inner, request.receive, send)
+            if prefix == _EDGE_API and ends_job(request.verb, call):
+                dispatch.nudge(worker.name)
+
+    async def _dispatch_jobs(self, request: _Request, worker: Worker, dispatch: Dispatch, send: Send) -> None:
+        """Hold the call until there is a job for the worker."""
+        asked = JobRequest.parse(await request.body())
+        demand = asked.demand(worker)
+        # While it waits it takes nobody's turn: the worker's other calls are served meanwhile.
+        self._limits.leave(worker.name)
+        request.in_turn = False
+        jobs = await dispatch.serve(demand, asked.wait, request.disconnected())
+        await _answer(send, 200, {"jobs": jobs})
 
     # --- calls that the uplink vouches for ----------------------------------------------------------
 
@@ -420,6 +440,11 @@ class _Request:
                 raise Refusal(413, "body_too_long", f"this call takes {_LONGEST_BODY} bytes at most")
         return body
 
+    async def disconnected(self) -> None:
+        """Return when nobody waits for the answer any more; the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def receive(self) -> Message:
         """Return what was read already, then what comes."""
         return self._read.pop(0) if self._read else await self._receive()
@@ -470,7 +495,7 @@ def _check_version(request: _Request) -> None:
             )
 
 
-async def _answer(send: Send, status: int, body: dict[str, str], *, retry_after: int = 0) -> None:
+async def _answer(send: Send, status: int, body: dict[str, Any], *, retry_after: int = 0) -> None:
     payload = json.dumps(body).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
     if retry_after:

@@ -15,6 +15,7 @@ import psycopg2
 from airbridge.controlplane._database import connect, first_line, migrate, users
 from airbridge.controlplane._secrets import read_secret
 from airbridge.controlplane._settings import check_settings
+from airbridge.dispatch.queue import install_notifications
 from airbridge.errors import AirbridgeError, SettingsError, UnreachableError
 from airbridge.identity.store import SCHEMA_VERSION, migrate_schema
 
@@ -45,6 +46,7 @@ def _ensure_worker_tables() -> None:
     connection = connect()
     try:
         made = migrate_schema(connection)
+        install_notifications(connection)
     except psycopg2.Error as error:
         raise AirbridgeError(
             f"the tables of the edge workers could not be made: {first_line(error)}",

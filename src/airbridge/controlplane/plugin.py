@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 if TYPE_CHECKING:
     from airbridge.audit import Audit
     from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.dispatch.queue import ClaimedJob
 
 __all__ = ["AirbridgePlugin"]
 
@@ -56,6 +57,7 @@ def _guard() -> EdgeGuard | None:
     from airflow.configuration import conf
 
     from airbridge.controlplane._client_certificates import ClientCertificates
+    from airbridge.controlplane._dispatch import Dispatch
     from airbridge.controlplane._edge_middleware import EdgeGuard
     from airbridge.controlplane._limits import LimitSettings
     from airbridge.identity.database import Database
@@ -72,9 +74,18 @@ def _guard() -> EdgeGuard | None:
         WorkerStore(database, Cipher(keys)),
         Jobs(database),
         internal,
+        Dispatch(database, _count_start),
         ClientCertificates.of(os.environ, _ISSUING),
         LimitSettings.of(os.environ),
     )
+
+
+def _count_start(job: ClaimedJob) -> None:
+    """Airflow's own metric of a job that was handed out, as the edge provider's fetch counts it."""
+    from airflow.stats import Stats
+
+    tags = {"dag_id": job.key.dag_id, "task_id": job.key.task_id, "queue": job.queue}
+    Stats.incr("edge_worker.ti.start", tags=tags)
 
 
 def _fleet_api() -> dict[str, Any]:

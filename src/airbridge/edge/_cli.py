@@ -49,6 +49,20 @@ def launch_command() -> None:
         raise _exit(error) from None
 
 
+@app.command("work", hidden=True)
+def work_command(
+    uplink: Annotated[str, typer.Option()],
+    edge_hostname: Annotated[str, typer.Option()],
+    queues: Annotated[str, typer.Option()],
+    concurrency: Annotated[int, typer.Option()],
+) -> None:
+    """Be the edge worker; launch becomes this once the host may work."""
+    from airbridge.edge._work import work
+
+    _configure_logging()
+    work(uplink=uplink, hostname=edge_hostname, queues=tuple(queues.split(",")), concurrency=concurrency)
+
+
 @app.command("health")
 def health_command() -> None:
     """Exit 0 when the control plane heard of this worker lately."""

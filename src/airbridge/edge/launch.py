@@ -104,11 +104,14 @@ def _wait_for_dags(store: Path) -> None:
 
 
 def worker_command(settings: EdgeSettings) -> list[str]:
-    """Return the command line of the stock edge worker; its program lies beside this Python."""
+    """Return the command line of the edge worker; the provider's program lies beside this Python."""
+    program = (
+        [str(Path(sys.executable).parent / "airflow"), "edge", "worker"]
+        if settings.worker_runner == "stock"
+        else [sys.executable, "-m", "airbridge.edge", "work", "--uplink", settings.uplink_url]
+    )
     return [
-        str(Path(sys.executable).parent / "airflow"),
-        "edge",
-        "worker",
+        *program,
         "--edge-hostname",
         settings.worker_name,
         "--queues",
@@ -144,6 +147,7 @@ def _become_worker(settings: EdgeSettings) -> NoReturn:
         worker=settings.worker_name,
         queues=settings.worker_queues,
         concurrency=settings.worker_concurrency,
+        runner=settings.worker_runner,
         control_plane=settings.control_plane_url,
         drain_timeout_s=settings.worker_drain_timeout,
     )

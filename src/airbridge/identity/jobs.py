@@ -23,6 +23,7 @@ __all__ = [
     "JobLookup",
     "Jobs",
     "RunningTask",
+    "count_held",
     "had_part",
 ]
 
@@ -92,6 +93,26 @@ class RunningTask:
     job: Job
 
 
+def count_held(cursor: Any, worker: str) -> int:
+    """Wait until nobody else hands out jobs to ``worker``, and return the slots that its jobs take up now.
+
+    The lock lasts as long as the transaction.
+
+    :raises UnreachableError: who was there before does not end
+    """
+    cursor.execute(
+        _HELD,
+        {
+            "wait": _TURN_WAIT,
+            "lock": _FETCH_LOCK,
+            "worker": worker,
+            "states": list(HELD_STATES),
+            "silent": _SILENT,
+        },
+    )
+    return int(cursor.fetchone()[0])
+
+
 class FetchTurn:
     """A worker's turn to fetch a job: while it lasts, nobody fetches for the same worker anywhere else.
 
@@ -102,17 +123,7 @@ class FetchTurn:
         self._worker = worker
         with contextlib.ExitStack() as transaction:
             self._cursor: Any = transaction.enter_context(database.cursor())
-            self._cursor.execute(
-                _HELD,
-                {
-                    "wait": _TURN_WAIT,
-                    "lock": _FETCH_LOCK,
-                    "worker": worker,
-                    "states": list(HELD_STATES),
-                    "silent": _SILENT,
-                },
-            )
-            self.held = int(self._cursor.fetchone()[0])
+            self.held = count_held(self._cursor, worker)
             """Slots that the worker's jobs take up now."""
             self._transaction = transaction.pop_all()
 

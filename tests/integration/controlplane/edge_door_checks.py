@@ -23,7 +23,9 @@ from fastapi import Depends, FastAPI  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from airbridge.audit import Audit  # noqa: E402
+from airbridge.controlplane._dispatch import Dispatch  # noqa: E402
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware  # noqa: E402
+from airbridge.identity.database import Database  # noqa: E402
 from airbridge.identity.jobs import Job, JobKey  # noqa: E402
 from airbridge.identity.model import Allowance, Worker  # noqa: E402
 
@@ -102,8 +104,13 @@ def _ask(app: Any, verb: str, call: str, token: str) -> httpx.Response:
     return asyncio.run(go())
 
 
+def _no_database() -> Any:
+    raise AssertionError("these checks claim no jobs")
+
+
 def _door() -> EdgeMiddleware:
-    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL)  # type: ignore[arg-type]
+    dispatch = Dispatch(Database(_no_database), lambda job: None)
+    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL, dispatch)  # type: ignore[arg-type]
     return EdgeMiddleware(_edge_api(), guard, Audit(CollectorRegistry()))
 
 

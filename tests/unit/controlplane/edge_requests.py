@@ -13,8 +13,10 @@ import jwt
 from prometheus_client import CollectorRegistry
 
 from airbridge.audit import Audit
+from airbridge.controlplane._dispatch import Dispatch
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.credential import Credential, JoinToken
+from airbridge.identity.database import Database
 from airbridge.identity.jobs import HandedOut
 from airbridge.identity.model import Allowance, HeldCertificate, Worker
 from airbridge.identity.store import JoinRefusedError
@@ -39,6 +41,7 @@ __all__ = [
     "ask",
     "claims",
     "door_before",
+    "no_dispatch",
     "token",
     "worker",
 ]
@@ -157,6 +160,15 @@ class Ledger:
         return (key, worker) in self.handed
 
 
+def _no_database() -> Any:
+    raise AssertionError("these tests claim no jobs")
+
+
+def no_dispatch() -> Dispatch:
+    """A dispatch that nobody may ask for jobs."""
+    return Dispatch(Database(_no_database), count=lambda job: None)
+
+
 def door_before(
     app: Callable[..., Awaitable[None]],
     enrolments: Enrolments,
@@ -164,8 +176,8 @@ def door_before(
     audit: Audit | None = None,
     certificates: ClientCertificates | None = None,
 ) -> EdgeMiddleware:
-    """The middleware before ``app``."""
-    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET)  # type: ignore[arg-type]
+    """The middleware before ``app``; nobody claims jobs through it."""
+    guard = EdgeGuard(enrolments, ledger, INTERNAL_SECRET, no_dispatch())  # type: ignore[arg-type]
     if certificates is not None:
         guard = replace(guard, certificates=certificates)
     return EdgeMiddleware(app, guard, audit or Audit(CollectorRegistry()))

@@ -21,6 +21,7 @@ from tests.unit.controlplane.edge_requests import (
     Enrolments,
     Ledger,
     ask,
+    no_dispatch,
     token,
     worker,
 )
@@ -50,7 +51,7 @@ class Rig:
         self._lines = io.StringIO()
         # As many calls at once as these tests send: what limits a worker has tests of its own.
         limits = LimitSettings(concurrent=64)
-        guard = EdgeGuard(Enrolments(worker()), self.ledger, INTERNAL_SECRET, limits=limits)  # type: ignore[arg-type]
+        guard = EdgeGuard(Enrolments(worker()), self.ledger, INTERNAL_SECRET, no_dispatch(), limits=limits)  # type: ignore[arg-type]
         audit = Audit(CollectorRegistry())
         self.door = EdgeMiddleware(self._behind, guard, audit, AccessLog(self._lines))
 

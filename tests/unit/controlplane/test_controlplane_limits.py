@@ -20,6 +20,7 @@ from tests.unit.controlplane.edge_requests import (
     Enrolments,
     Ledger,
     ask,
+    no_dispatch,
     token,
     worker,
 )
@@ -68,6 +69,7 @@ def _door(enrolments: Enrolments, app: Any = _served, **settings: int) -> EdgeMi
         enrolments,  # type: ignore[arg-type]
         Ledger(),  # type: ignore[arg-type]
         INTERNAL_SECRET,
+        no_dispatch(),
         limits=replace(LimitSettings(), **settings),
     )
     return EdgeMiddleware(app, guard, Audit(CollectorRegistry()))

@@ -76,6 +76,8 @@ class Host:
             "DAG_STORE": str(self.store),
             "PYTHONPATH": f"{pythonpath}:{sysconfig.get_path('purelib')}",
             "TEST_REPORT": str(self.report),
+            # What starts is the stand-in for the provider's program above.
+            "WORKER_RUNNER": "stock",
         }
 
     def sync(self) -> None:

@@ -1,0 +1,185 @@
+"""The call by which an edge host waits for jobs: ``POST /airbridge/v1/jobs/<worker>``.
+
+It is held until there is a job for one of the worker's queues, or its time is over. A held call is a ticket
+on the event loop (:mod:`airbridge.dispatch.waiting`); a claim alone takes a thread and a connection.
+
+Request, JSON: ``queues``, ``free`` (slots), ``wait`` (seconds, 0 to 60) and ``holding``: attempts that the
+worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``, each as
+the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
+list, it never got: it is handed out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from airbridge.controlplane._refusal import Refusal
+from airbridge.dispatch.listener import JobListener
+from airbridge.dispatch.queue import Claim, ClaimedJob, Demand, JobQueue
+from airbridge.dispatch.waiting import WaitingRoom
+from airbridge.identity.jobs import JobKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from airbridge.dispatch.waiting import Ticket
+    from airbridge.identity.database import Database
+    from airbridge.identity.model import Worker
+
+__all__ = ["LONGEST_WAIT_S", "Dispatch", "JobRequest"]
+
+LONGEST_WAIT_S: Final = 60.0
+"""Of a held call; proxies on the way give a call two minutes."""
+
+# Claims at the same time. Their own threads: checks of other calls do not wait behind a burst of claims.
+_THREADS: Final = 4
+_MOST_SLOTS: Final = 10_000  # no host has more; a bound keeps numbers sane
+_Short = Annotated[str, Field(max_length=256)]
+
+
+class JobRequest(BaseModel):
+    """What a worker asks for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    queues: Annotated[list[_Short], Field(min_length=1, max_length=256)]
+    free: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
+    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0
+    holding: Annotated[list[tuple[str, str, str, int, int]], Field(max_length=_MOST_SLOTS)] = []
+
+    @classmethod
+    def parse(cls, body: bytes) -> JobRequest:
+        """Read a request.
+
+        :raises Refusal: it is none
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Refusal(400, "body_invalid", f"not a request for jobs: {where}: {first['msg']}") from None
+
+    def demand(self, worker: Worker) -> Demand:
+        """Return what the worker can take, within its enrolment.
+
+        :raises Refusal: a queue is not the worker's
+        """
+        if not set(self.queues) <= set(worker.allowance.queues):
+            allowed = ",".join(worker.allowance.queues)
+            reason = f"worker '{worker.name}' is enrolled for the queues {allowed}, no other"
+            raise Refusal(403, "queue_not_allowed", reason)
+        return Demand(
+            worker.name,
+            tuple(self.queues),
+            self.free,
+            worker.allowance.concurrency,
+            frozenset(JobKey(*key) for key in self.holding),
+        )
+
+
+class Dispatch:
+    """Hands out jobs to the workers that wait in this process.
+
+    Args:
+        database: where jobs are queued.
+        count: told of each job that is handed out.
+    """
+
+    def __init__(self, database: Database, count: Callable[[ClaimedJob], None]) -> None:
+        self._database = database
+        self._count = count
+        self._queue = JobQueue(database)
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._room = WaitingRoom()
+        self._listener: JobListener | None = None
+
+    async def serve(self, demand: Demand, wait: float, gone: Awaitable[Any]) -> list[dict[str, Any]]:
+        """Return jobs for the worker, as soon as there are any; none after ``wait`` seconds.
+
+        :param gone: ends when nobody waits for the answer any more
+        """
+        self._listen()
+        deadline = time.monotonic() + wait
+        with self._room.enter(demand.worker, demand.queues) as ticket:
+            watch = asyncio.ensure_future(gone)
+            try:
+                return await self._claim(demand, ticket, deadline, watch)
+            finally:
+                watch.cancel()
+
+    @property
+    def held(self) -> int:
+        """Calls that are held now."""
+        return len(self._room)
+
+    def close(self) -> None:
+        """Stop to listen; blocks until that is over."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+
+    def nudge(self, worker: str) -> None:
+        """Look again for jobs for ``worker``: one that it ran has ended."""
+        self._room.nudge(worker)
+
+    async def _claim(
+        self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any]
+    ) -> list[dict[str, Any]]:
+        def is_wanted() -> bool:
+            return not ticket.superseded and not gone.done()
+
+        while is_wanted():
+            sharers = self._room.sharers(ticket)
+            claim = await self._in_thread(partial(self._queue.claim, demand, sharers, is_wanted))
+            for job in claim.jobs:
+                self._count(job)
+            if claim.left:
+                self._room.wake(demand.queues, ticket.round)
+            if claim.jobs:
+                return [_described(job) for job in claim.jobs]
+            waiting = asyncio.ensure_future(ticket.wait(deadline - time.monotonic()))
+            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+            elif not waiting.result():
+                break
+        return []
+
+    async def _in_thread(self, claim: Callable[[], Claim]) -> Claim:
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(_THREADS)
+        return await anyio.to_thread.run_sync(claim, limiter=self._limiter)
+
+    def _listen(self) -> None:
+        """Start to listen with the first call: only then is it known which loop serves."""
+        if self._listener is None:
+            loop = asyncio.get_running_loop()
+
+            def announce(queues: frozenset[str]) -> None:
+                loop.call_soon_threadsafe(self._room.announce, queues)
+
+            self._listener = JobListener(self._database, announce)
+            self._listener.start()
+
+
+def _described(job: ClaimedJob) -> dict[str, Any]:
+    """As ``EdgeJobFetched`` of the edge provider."""
+    return {
+        "dag_id": job.key.dag_id,
+        "task_id": job.key.task_id,
+        "run_id": job.key.run_id,
+        "map_index": job.key.map_index,
+        "try_number": job.key.try_number,
+        "command": json.loads(job.command),
+        "concurrency_slots": job.slots,
+        "task_instance_id": job.task_instance_id or None,
+    }

@@ -1,0 +1,114 @@
+"""Hears from Postgres which queues got jobs, and looks itself now and then in case it heard nothing."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import psycopg2
+import structlog
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
+
+from airbridge.dispatch.queue import CHANNEL, JobQueue
+from airbridge.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenacity import RetryCallState
+
+    from airbridge.identity.database import Database
+
+__all__ = ["JobListener"]
+
+POLL_S: Final = 5.0
+"""How long a job waits at most when its announcement was lost: a connection broke, a trigger is gone."""
+
+_RETRY_LONGEST_S: Final = 5.0
+_SLICE_S: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class JobListener:
+    """One thread and one database connection for a process, however many workers wait.
+
+    Args:
+        database: where jobs are queued.
+        announce: called in the listener's thread with the names of queues that may hold a job.
+        poll_s: seconds between two looks of its own.
+    """
+
+    def __init__(
+        self, database: Database, announce: Callable[[frozenset[str]], None], poll_s: float = POLL_S
+    ) -> None:
+        self._database = database
+        self._queue = JobQueue(database)
+        self._announce = announce
+        self._poll_s = poll_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="airbridge-jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        retrying = Retrying(
+            retry=retry_if_exception_type((UnreachableError, psycopg2.Error)),
+            wait=wait_random_exponential(multiplier=0.1, max=_RETRY_LONGEST_S),
+            stop=stop_when_event_set(self._stop),
+            sleep=self._pause,
+            before_sleep=_log_failure,
+            retry_error_callback=lambda _: None,  # stopped while it was away
+        )
+        retrying(self._listen)
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+
+    def _listen(self) -> None:
+        """Listen until stopped, or until the connection breaks."""
+        connection = self._database.connection()
+        try:
+            connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            log.info("hears of queued jobs")
+            look_at = time.monotonic()  # at once: what was queued while nobody listened
+            while not self._stop.is_set():
+                # Before the wait: an answer to a statement may have brought announcements along.
+                connection.poll()
+                heard = frozenset(notice.payload for notice in connection.notifies)
+                connection.notifies.clear()
+                now = time.monotonic()
+                if now >= look_at:
+                    look_at = now + self._poll_s
+                    heard |= self._queue.queued()
+                self._tell(heard)
+                # In slices, so that a stop need not wait for a job.
+                select.select([connection], [], [], min(max(look_at - now, 0), _SLICE_S))
+        finally:
+            connection.close()
+
+    def _tell(self, queues: frozenset[str]) -> None:
+        if queues:
+            self._announce(queues)
+
+
+def _log_failure(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning(
+        "does not hear of queued jobs",
+        error=str(error).strip(),
+        attempt=state.attempt_number,
+        next_try_s=round(state.upcoming_sleep, 1),
+    )

@@ -1,0 +1,239 @@
+"""The edge worker: the provider's own, which waits for jobs instead of asking every second.
+
+A subclass of ``airflow.providers.edge3.cli.worker.EdgeWorker`` (5.1.0). Registration, heartbeats, drain,
+maintenance mode, signals and states are the provider's. Different here:
+
+* jobs come by a call that is held (:mod:`airbridge.edge._job_feed`), several at once;
+* the end of a task is noticed when its process ends, not at the next look, and frees its slot at once;
+* processes are forked from one that has everything imported and its garbage collector frozen, and a task's
+  client of the Execution API loads no certificates for the plain HTTP to the uplink.
+
+docs/adr/0020 says what each of these replaces. ``WORKER_RUNNER=stock`` runs the provider's worker instead.
+Needs Airflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import httpx
+import structlog
+from aiohttp import ClientResponseError
+from airflow.configuration import conf
+from airflow.providers.edge3.cli.api_client import jobs_set_state, logs_push
+from airflow.providers.edge3.cli.worker import EdgeWorker, _reset_parent_signal_state
+from airflow.providers.edge3.worker_api.datamodels import EdgeJobFetched
+from airflow.sdk import __version__ as sdk_version
+from airflow.sdk.api.client import API_VERSION, BearerAuth, Client, add_correlation_id, raise_on_4xx_5xx
+from airflow.sdk.execution_time.supervisor import supervise
+from airflow.utils import timezone
+from airflow.utils.state import TaskInstanceState
+from setproctitle import setproctitle
+
+from airbridge.edge._job_feed import HELD_S, AttemptKey, JobFeed
+from airbridge.edge._process_end import ProcessEnd
+from airbridge.edge._warm import warm_up
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecuteTask
+    from airflow.providers.edge3.cli.dataclasses import Job
+
+__all__ = ["Runner"]
+
+# Logs of running tasks are shown while they run; a second or two later is soon enough.
+_LOG_INTERVAL_S: Final = 2.0
+# For the last question before a stop; a control plane that is away must not hold it up.
+_RECALL_S: Final = 10.0
+_CONNECTIONS: Final = httpx.Limits(max_keepalive_connections=1, max_connections=10)  # as supervise() has it
+
+
+_log = structlog.get_logger("airbridge.edge.runner")
+
+
+class _TaskClient(Client):  # type: ignore[misc]
+    """The Task SDK's client of the Execution API, for the plain HTTP between a worker and its uplink.
+
+    ``airflow.sdk.api.client.Client.__init__`` (Task SDK 1.0.4) reads the whole trust store for every task,
+    30 to 50 ms, whatever the address; all else is as there.
+    """
+
+    def __init__(self, server: str, token: str) -> None:
+        python = ".".join(map(str, sys.version_info[:3]))
+        httpx.Client.__init__(
+            self,
+            base_url=server,
+            auth=BearerAuth(token),
+            headers={
+                "user-agent": f"apache-airflow-task-sdk/{sdk_version} (Python/{python})",
+                "airflow-api-version": API_VERSION,
+            },
+            event_hooks={
+                "response": [self._update_auth, raise_on_4xx_5xx],
+                "request": [add_correlation_id],
+            },
+            limits=_CONNECTIONS,
+            verify=False,  # of plain HTTP there is nothing to verify
+            trust_env=False,
+        )
+
+
+def _key(job: Job) -> AttemptKey:
+    key = job.edge_job.key
+    return (key.dag_id, key.task_id, key.run_id, key.map_index, key.try_number)
+
+
+def _client(server: str, token: str) -> Client | None:
+    """Return a client for ``server``; ``None``: let the Task SDK make its own."""
+    return _TaskClient(server, token) if server.startswith("http://") else None
+
+
+class Runner(EdgeWorker):  # type: ignore[misc]
+    """An edge worker that is told of jobs.
+
+    Args:
+        uplink: ``http://host:port`` of the uplink.
+        arguments: those of the provider's worker.
+    """
+
+    def __init__(self, uplink: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._feed = JobFeed(uplink, self.hostname, conf.get("api_auth", "jwt_secret"))
+        self._asking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Work until drained."""
+        warm_up()
+        # What is here now is never collected, so that no fork copies its pages.
+        gc.collect()
+        gc.freeze()
+        async with self._feed:
+            await super().start()
+
+    # --- jobs come in -----------------------------------------------------------------------------
+
+    async def fetch_and_run_job(self) -> None:
+        """Ask for jobs, unless that is what is going on; the provider's loop calls this every second."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        while not self.drain and not self.maintenance_mode and self.free_concurrency > 0:
+            await self._take(self.free_concurrency, HELD_S)
+
+    async def _take(self, free: int, held_s: float) -> None:
+        holding = {_key(job) for job in self.jobs}
+        for fetched in await self._feed.jobs(self.queues or [], free, holding, held_s):
+            edge_job = EdgeJobFetched(**fetched)
+            workload = edge_job.command
+            job = self._launch_job(edge_job, workload, Path(self.base_log_folder, workload.log_path))
+            self.jobs.append(job)
+            self._in_background(self._attend(job))
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self.background_tasks.add(task)
+        task.add_done_callback(self.background_tasks.discard)
+
+    async def _recall(self) -> None:
+        """Stop asking; what was handed out meanwhile is run, so that nobody waits for it."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
+            self._asking = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RECALL_S):
+                    await self._take(0, 0.0)
+
+    async def heartbeat(self, new_maintenance_comments: str | None = None) -> bool:
+        """Report how this worker is, and stop asking for jobs when the answer is maintenance."""
+        changed: bool = await super().heartbeat(new_maintenance_comments)
+        if self.maintenance_mode:
+            await self._recall()
+        return changed
+
+    async def loop(self) -> None:
+        """Work until drained."""
+        await super().loop()
+        await self._recall()
+        if self.jobs:
+            await super().loop()
+
+    # --- one job ----------------------------------------------------------------------------------
+
+    @property
+    def free_concurrency(self) -> int:
+        """Slots that no running task has; one that has ended is free before its report is sent."""
+        return int(
+            self.concurrency - sum(job.edge_job.concurrency_slots for job in self.jobs if job.is_running)
+        )
+
+    async def _attend(self, job: Job) -> None:
+        """Report a job from its start to its end."""
+        edge_job = job.edge_job
+        try:
+            await self._report(job, TaskInstanceState.RUNNING)
+            with ProcessEnd(job.process) as end:
+                while not await end.wait(_LOG_INTERVAL_S):
+                    await self._push_logs_in_chunks(job)
+            await self.fetch_and_run_job()  # the slot is free
+            state = TaskInstanceState.SUCCESS if job.is_success else TaskInstanceState.FAILED
+            if state == TaskInstanceState.FAILED:
+                # Before the state, as the provider does: whoever sees the failure finds the reason.
+                await self._push_logs_in_chunks(job)
+                await logs_push(
+                    task=edge_job.key,
+                    log_chunk_time=timezone.utcnow(),
+                    log_chunk_data=f"Error executing job:\n{job.failure_details()}",
+                    task_instance_id=edge_job.task_instance_id,
+                )
+            await self._report(job, state)
+            await self._push_logs_in_chunks(job)
+        except Exception:
+            # The next jobs are worth more than a log line that could not be sent.
+            _log.exception("job could not be reported", job=edge_job.identifier)
+        finally:
+            self.jobs.remove(job)
+            job.cleanup()
+
+    @staticmethod
+    async def _report(job: Job, state: TaskInstanceState) -> None:
+        edge_job = job.edge_job
+        try:
+            await jobs_set_state(edge_job.key, state, task_instance_id=edge_job.task_instance_id)
+        except ClientResponseError as error:
+            # The job is somebody else's by now; what its task does is between it and the Execution API.
+            _log.warning("state refused", job=edge_job.identifier, state=str(state), status=error.status)
+
+    def _run_job_via_supervisor(self, workload: ExecuteTask, error_file_path: Path) -> NoReturn:
+        """Run a task; called in the forked process."""
+        _reset_parent_signal_state()
+        # Ctrl-C is for the worker, which lets its tasks finish.
+        os.setpgrp()
+        task = workload.ti
+        setproctitle(
+            f"airflow edge supervisor: dag_id={task.dag_id} task_id={task.task_id} run_id={task.run_id}"
+            f" map_index={task.map_index} try_number={task.try_number}"
+        )
+        server = self._execution_api_server_url
+        try:
+            code = supervise(
+                ti=task,
+                dag_rel_path=workload.dag_rel_path,
+                bundle_info=workload.bundle_info,
+                token=workload.token,
+                server=server,
+                log_path=workload.log_path,
+                client=_client(server, workload.token),
+            )
+        except Exception:
+            with suppress(OSError):
+                error_file_path.write_text(traceback.format_exc())
+            code = 1
+        sys.exit(code)

@@ -1,0 +1,188 @@
+"""Held calls on a real Postgres: who is answered, when, and what a held call costs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airbridge.controlplane._dispatch import Dispatch
+from airbridge.dispatch.queue import ClaimedJob, Demand
+from airbridge.identity.jobs import JobKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from conftest import Desk
+
+LONG_S = 60.0  # a held call that nothing ends; a test that waits for it has failed
+
+
+class Office:
+    """Runs held calls on an event loop, as the api-server does."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.counted: list[ClaimedJob] = []
+
+    def run(self, play: Callable[[Dispatch], Awaitable[None]]) -> None:
+        """Run a scene to its end, and stop to listen."""
+
+        async def scene() -> None:
+            dispatch = Dispatch(self.desk.database, self.counted.append)
+            try:
+                async with asyncio.timeout(LONG_S / 2):
+                    await play(dispatch)
+            finally:
+                await asyncio.to_thread(dispatch.close)
+
+        asyncio.run(scene())
+
+    async def put(self, *tasks: str, **more: Any) -> None:
+        """Queue jobs, off the loop."""
+        await asyncio.to_thread(lambda: self.desk.put(*tasks, **more))
+
+
+@pytest.fixture
+def office(desk: Desk) -> Office:
+    return Office(desk)
+
+
+def _call(
+    dispatch: Dispatch, worker: str = "north", queue: str = "a", wait: float = LONG_S, **more: Any
+) -> asyncio.Task[list[dict[str, Any]]]:
+    demand = Demand(worker, (queue,), **{"free": 4, "concurrency": 4, **more})
+    return asyncio.create_task(dispatch.serve(demand, wait, asyncio.Event().wait()))
+
+
+def _tasks(jobs: list[dict[str, Any]]) -> list[str]:
+    return sorted(job["task_id"] for job in jobs)
+
+
+async def _until_held(dispatch: Dispatch, number: int = 1) -> None:
+    while dispatch.held < number:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)  # their first look is over
+
+
+def test_call_is_answered_when_a_job_is_queued(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        call = _call(dispatch)
+        await _until_held(dispatch)
+        await office.put("t1", "t2")
+        (first, second) = await call
+        assert _tasks([first, second]) == ["t1", "t2"]
+        assert first["command"] == {}
+        assert (first["dag_id"], first["run_id"], first["map_index"], first["try_number"]) == (
+            "dag",
+            "run",
+            -1,
+            1,
+        )
+
+    office.run(play)
+    assert sorted(job.key.task_id for job in office.counted) == ["t1", "t2"]
+
+
+def test_call_is_answered_with_nothing_when_its_time_is_over(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        assert await _call(dispatch, wait=0.05) == []
+        assert dispatch.held == 0
+
+    office.run(play)
+
+
+def test_one_job_answers_one_of_many_calls(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        calls = [_call(dispatch, f"w{number}") for number in range(30)]
+        await _until_held(dispatch, 30)
+        await office.put("only")
+        done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert [_tasks(call.result()) for call in done] == [["only"]]
+        await asyncio.sleep(0.2)
+        assert all(not call.done() for call in waiting)
+        for call in waiting:
+            call.cancel()
+
+    office.run(play)
+
+
+def test_jobs_that_are_too_many_for_one_answer_the_others_as_well(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        calls = [_call(dispatch, f"w{number}") for number in range(5)]
+        await _until_held(dispatch, 5)
+        await office.put(*(f"t{number:02}" for number in range(20)))
+        answers = await asyncio.gather(*calls)
+        assert sorted(task for jobs in answers for task in _tasks(jobs)) == [f"t{n:02}" for n in range(20)]
+
+    office.run(play)
+
+
+def test_second_call_of_a_worker_ends_the_first(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        first = _call(dispatch)
+        await _until_held(dispatch)
+        second = _call(dispatch)
+        assert await first == []
+        await office.put("t1")
+        assert _tasks(await second) == ["t1"]
+
+    office.run(play)
+
+
+def test_call_of_a_worker_that_is_gone_takes_no_job(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        left = asyncio.Event()
+        demand = Demand("north", ("a",), free=4, concurrency=4)
+        call = asyncio.create_task(dispatch.serve(demand, LONG_S, left.wait()))
+        await _until_held(dispatch)
+        left.set()
+        assert await call == []
+        await office.put("t1")
+        await asyncio.sleep(0.2)
+
+    office.run(play)
+    assert office.desk.states() == {"t1": ("queued", None)}
+
+
+def test_slot_that_becomes_free_is_used_at_once(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        await office.put("t1", "t2")
+        one = _call(dispatch, free=4, concurrency=1)
+        (job,) = await one
+        key = (job["dag_id"], job["task_id"], job["run_id"], job["map_index"], job["try_number"])
+        waiting = _call(dispatch, free=1, concurrency=1, holding=frozenset({JobKey(*key)}))
+        await _until_held(dispatch)
+        assert not waiting.done()
+        await asyncio.to_thread(office.desk.set_state, job["task_id"], "success")
+        dispatch.nudge("north")
+        assert len(await waiting) == 1
+
+    office.run(play)
+
+
+def test_held_calls_cost_no_thread_and_no_connection(office: Office) -> None:
+    connections: list[int] = []
+    threads: list[int] = []
+
+    def look() -> None:
+        with office.desk.database.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'airbridge'")
+            connections.append(cursor.fetchone()[0])
+        threads.append(threading.active_count())
+
+    async def play(dispatch: Dispatch) -> None:
+        few = [_call(dispatch, f"w{number}") for number in range(10)]
+        await _until_held(dispatch, 10)
+        await asyncio.to_thread(look)
+        more = [_call(dispatch, f"x{number}") for number in range(300)]
+        await _until_held(dispatch, 310)
+        await asyncio.to_thread(look)
+        for call in (*few, *more):
+            call.cancel()
+
+    office.run(play)
+    assert connections[1] <= connections[0] + 1, connections
+    assert threads[1] <= threads[0] + 4, threads  # claims have four threads at most
