@@ -98,14 +98,15 @@ class Runner(EdgeWorker):  # type: ignore[misc]
     """An edge worker that is told of jobs.
 
     Args:
-        uplink: ``http://host:port`` of the uplink.
+        courier: ``http://host:port`` of the courier.
         arguments: those of the provider's worker.
     """
 
-    def __init__(self, uplink: str, **arguments: Any) -> None:
+    def __init__(self, courier: str, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._feed = JobFeed(uplink, self.hostname, conf.get("api_auth", "jwt_secret"))
+        self._feed = JobFeed(courier, self.hostname, conf.get("api_auth", "jwt_secret"))
         self._asking: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Work until drained."""
@@ -158,10 +159,26 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             await self._recall()
         return changed
 
+    def _start_draining(self) -> bool:
+        """Stop asking, whoever wants the worker to end: a call that is held would still be answered."""
+        started: bool = super()._start_draining()
+        if started:
+            self._recalling = asyncio.create_task(self._recall())
+        return started
+
+    def shutdown_handler(self) -> None:
+        """End the tasks and the worker; what was handed out just now is handed out at the next start."""
+        super().shutdown_handler()
+        if self._recalling is not None:
+            self._recalling.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
     async def loop(self) -> None:
         """Work until drained."""
         await super().loop()
-        await self._recall()
+        if self._recalling is not None:
+            await asyncio.wait((self._recalling,))
         if self.jobs:
             await super().loop()
 
