@@ -51,7 +51,7 @@ def launch_command() -> None:
 
 @app.command("work", hidden=True)
 def work_command(
-    uplink: Annotated[str, typer.Option()],
+    courier: Annotated[str, typer.Option()],
     edge_hostname: Annotated[str, typer.Option()],
     queues: Annotated[str, typer.Option()],
     concurrency: Annotated[int, typer.Option()],
@@ -60,7 +60,7 @@ def work_command(
     from airbridge.edge._work import work
 
     _configure_logging()
-    work(uplink=uplink, hostname=edge_hostname, queues=tuple(queues.split(",")), concurrency=concurrency)
+    work(courier=courier, hostname=edge_hostname, queues=tuple(queues.split(",")), concurrency=concurrency)
 
 
 @app.command("health")

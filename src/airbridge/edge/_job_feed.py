@@ -44,13 +44,13 @@ class JobFeed:
     """Asks for jobs until it is answered. Use it as an async context manager.
 
     Args:
-        uplink: ``http://host:port`` of the uplink.
+        courier: ``http://host:port`` of the courier, which knows what this host has not reported yet.
         worker: the worker's name.
         secret: the worker's secret, which signs each call.
     """
 
-    def __init__(self, uplink: str, worker: str, secret: str) -> None:
-        self._url = f"{uplink}{API_PREFIX}jobs/{worker}"
+    def __init__(self, courier: str, worker: str, secret: str) -> None:
+        self._url = f"{courier}{API_PREFIX}jobs/{worker}"
         self._worker = worker
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)

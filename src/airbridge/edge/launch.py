@@ -108,7 +108,7 @@ def worker_command(settings: EdgeSettings) -> list[str]:
     program = (
         [str(Path(sys.executable).parent / "airflow"), "edge", "worker"]
         if settings.worker_runner == "stock"
-        else [sys.executable, "-m", "airbridge.edge", "work", "--uplink", settings.uplink_url]
+        else [sys.executable, "-m", "airbridge.edge", "work", "--courier", settings.courier_url]
     )
     return [
         *program,
