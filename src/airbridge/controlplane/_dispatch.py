@@ -7,6 +7,9 @@ Request, JSON: ``queues``, ``free`` (slots), ``wait`` (seconds, 0 to 60) and ``h
 worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``, each as
 the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
 list, it never got: it is handed out again.
+
+A worker may be revoked, or enrolled for something else, while its call is held: Postgres announces it, and
+before each claim but the first the enrolment is looked at again.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -28,13 +32,14 @@ from airbridge.dispatch.waiting import WaitingRoom
 from airbridge.identity.jobs import JobKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from airbridge.dispatch.waiting import Ticket
     from airbridge.identity.database import Database
     from airbridge.identity.model import Worker
 
-__all__ = ["LONGEST_WAIT_S", "Dispatch", "JobRequest"]
+__all__ = ["LONGEST_WAIT_S", "Dispatch", "JobRequest", "Renew"]
+
+Renew = Callable[[bool], Awaitable[Demand]]
+"""Returns a worker's demand anew; True: its enrolment has just changed, what is remembered of it is over."""
 
 LONGEST_WAIT_S: Final = 60.0
 """Of a held call; proxies on the way give a call two minutes."""
@@ -102,17 +107,21 @@ class Dispatch:
         self._room = WaitingRoom()
         self._listener: JobListener | None = None
 
-    async def serve(self, demand: Demand, wait: float, gone: Awaitable[Any]) -> list[dict[str, Any]]:
+    async def serve(
+        self, demand: Demand, wait: float, gone: Awaitable[Any], renew: Renew
+    ) -> list[dict[str, Any]]:
         """Return jobs for the worker, as soon as there are any; none after ``wait`` seconds.
 
         :param gone: ends when nobody waits for the answer any more
+        :param renew: returns the demand by the enrolment as it is by then; asked after each wait
+        :raises Refusal: the enrolment has ended meanwhile, or is for other queues
         """
         self._listen()
         deadline = time.monotonic() + wait
         with self._room.enter(demand.worker, demand.queues) as ticket:
             watch = asyncio.ensure_future(gone)
             try:
-                return await self._claim(demand, ticket, deadline, watch)
+                return await self._claim(demand, ticket, deadline, watch, renew)
             finally:
                 watch.cancel()
 
@@ -132,7 +141,7 @@ class Dispatch:
         self._room.nudge(worker)
 
     async def _claim(
-        self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any]
+        self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any], renew: Renew
     ) -> list[dict[str, Any]]:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
@@ -152,7 +161,18 @@ class Dispatch:
                 waiting.cancel()
             elif not waiting.result():
                 break
+            else:
+                demand = await self._renewed(ticket, renew)
         return []
+
+    async def _renewed(self, ticket: Ticket, renew: Renew) -> Demand:
+        changed, ticket.changed = ticket.changed, False
+        try:
+            return await renew(changed)
+        except Refusal:
+            # The job that it was woken for is somebody else's.
+            self._room.wake(ticket.queues, ticket.round)
+            raise
 
     async def _in_thread(self, claim: Callable[[], Claim]) -> Claim:
         if self._limiter is None:
@@ -167,7 +187,10 @@ class Dispatch:
             def announce(queues: frozenset[str]) -> None:
                 loop.call_soon_threadsafe(self._room.announce, queues)
 
-            self._listener = JobListener(self._database, announce)
+            def change(workers: frozenset[str]) -> None:
+                loop.call_soon_threadsafe(self._room.change, workers)
+
+            self._listener = JobListener(self._database, announce, change)
             self._listener.start()
 
 
