@@ -8,6 +8,9 @@ worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: `
 the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
 list, it never got: it is handed out again.
 
+With ``restarted`` true, a worker that took the place of one that was killed asks first what that one ran. It
+is answered at once: ``{"jobs": [], "lost": [...]}``, attempts as in ``holding``.
+
 A worker may be revoked, or enrolled for something else, while its call is held: Postgres announces it, and
 before each claim but the first the enrolment is looked at again.
 """
@@ -18,8 +21,9 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airbridge.controlplane._refusal import Refusal
 from airbridge.dispatch.listener import JobListener
-from airbridge.dispatch.queue import Claim, ClaimedJob, Demand, JobQueue
+from airbridge.dispatch.queue import ClaimedJob, Demand, JobQueue
 from airbridge.dispatch.waiting import WaitingRoom
 from airbridge.identity.jobs import JobKey
 
@@ -47,6 +51,7 @@ LONGEST_WAIT_S: Final = 60.0
 # Claims at the same time. Their own threads: checks of other calls do not wait behind a burst of claims.
 _THREADS: Final = 4
 _MOST_SLOTS: Final = 10_000  # no host has more; a bound keeps numbers sane
+_Result = TypeVar("_Result")
 _Short = Annotated[str, Field(max_length=256)]
 
 
@@ -59,6 +64,7 @@ class JobRequest(BaseModel):
     free: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0
     holding: Annotated[list[tuple[str, str, str, int, int]], Field(max_length=_MOST_SLOTS)] = []
+    restarted: bool = False
 
     @classmethod
     def parse(cls, body: bytes) -> JobRequest:
@@ -125,6 +131,14 @@ class Dispatch:
             finally:
                 watch.cancel()
 
+    async def lost(self, demand: Demand) -> list[tuple[str, str, str, int, int]]:
+        """Return the attempts that run on the worker by what it has reported, and that it does not hold."""
+        running = await self._in_thread(lambda: self._queue.running(demand.worker))
+        return [
+            (key.dag_id, key.task_id, key.run_id, key.map_index, key.try_number)
+            for key in sorted(running - demand.holding, key=astuple)
+        ]
+
     @property
     def held(self) -> int:
         """Calls that are held now."""
@@ -174,10 +188,10 @@ class Dispatch:
             self._room.wake(ticket.queues, ticket.round)
             raise
 
-    async def _in_thread(self, claim: Callable[[], Claim]) -> Claim:
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(_THREADS)
-        return await anyio.to_thread.run_sync(claim, limiter=self._limiter)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     def _listen(self) -> None:
         """Start to listen with the first call: only then is it known which loop serves."""

@@ -252,6 +252,9 @@ class EdgeMiddleware:
         assert self._guard  # noqa: S101 - _serve() looked
         asked = JobRequest.parse(await request.body())
         demand = asked.demand(worker)
+        if asked.restarted:
+            await _answer(send, 200, {"jobs": [], "lost": await self._guard.dispatch.lost(demand)})
+            return
 
         async def renew(changed: bool) -> Demand:
             find = self._lookup.find_anew if changed else self._lookup.find

@@ -55,12 +55,19 @@ def work_command(
     edge_hostname: Annotated[str, typer.Option()],
     queues: Annotated[str, typer.Option()],
     concurrency: Annotated[int, typer.Option()],
+    restarted: Annotated[bool, typer.Option("--restarted")] = False,
 ) -> None:
     """Be the edge worker; launch becomes this once the host may work."""
     from airbridge.edge._work import work
 
     _configure_logging()
-    work(courier=courier, hostname=edge_hostname, queues=tuple(queues.split(",")), concurrency=concurrency)
+    work(
+        courier=courier,
+        restarted=restarted,
+        hostname=edge_hostname,
+        queues=tuple(queues.split(",")),
+        concurrency=concurrency,
+    )
 
 
 @app.command("health")

@@ -200,6 +200,21 @@ def test_number_of_tasks_is_the_one_that_holds_when_the_jobs_come(door: Door, co
     door.run(play)
 
 
+def test_worker_in_the_place_of_a_killed_one_is_told_what_that_one_ran(door: Door) -> None:
+    async def play() -> None:
+        await door.put("ran", "ended", "handed")
+        assert len((await door.ask(wait=0))[1]["jobs"]) == 3
+        await door.change(lambda: door.desk.set_state("ran", "running"))
+        await door.change(lambda: door.desk.set_state("ended", "success"))
+        ran = ["dag", "ran", "run", -1, 1]
+        assert await door.ask(restarted=True) == (200, {"jobs": [], "lost": [ran]})
+        assert await door.ask(restarted=True, holding=[ran]) == (200, {"jobs": [], "lost": []})
+        # What it was handed and never reported is handed out again, as to any worker.
+        assert [job["task_id"] for job in (await door.ask(wait=0, holding=[ran]))[1]["jobs"]] == ["handed"]
+
+    door.run(play)
+
+
 def test_lies_about_what_it_holds_give_a_worker_nothing_of_another(door: Door) -> None:
     async def play() -> None:
         await door.put("theirs")
