@@ -61,7 +61,7 @@ password: ## Print the admin password of the web UI, and nothing else
 	@scripts/password.sh
 
 ##@ Edge hosts
-.PHONY: edge enroll workers rotate revoke join-token diag
+.PHONY: edge enroll workers rotate revoke join-token diag cache
 edge: ## Another edge host on this machine; NAME=berlin [QUEUES=default,gpu] [CONCURRENCY=4]
 	@scripts/edge-up.sh "$$NAME" "$$QUEUES" "$$CONCURRENCY"
 enroll: ## A bundle for an edge host on another machine; NAME=plant-7 [QUEUES=default] [CONCURRENCY=8] [EXPIRES=90d]
@@ -76,6 +76,8 @@ join-token: ## Another join token for an edge host, on stdout; NAME=plant-7
 	@scripts/identity.sh join-token "$$NAME"
 diag: ## Check every part of an edge host's connection; [NAME=local] [JSON=1]
 	@scripts/diag.sh "$$NAME"
+cache: ## How large the cache of an edge host is; DAYS=7 removes what was unused for so long, CLEAR=1 all; [NAME=local]
+	@scripts/cache.sh "$$NAME"
 
 ##@ Publishers
 .PHONY: publisher publishers publisher-rotate publisher-revoke

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import structlog
 import typer
 
 from airbridge.errors import AirbridgeError
 
+if TYPE_CHECKING:
+    from airbridge.edge._cache import Contents
+
 __all__ = ["app"]
+
+_DAY_S: Final = 86_400
+_MIB: Final = 1024 * 1024
 
 app = typer.Typer(
     name="airbridge-edge",
@@ -92,6 +99,30 @@ def renew_command() -> None:
             renew(settings, control_plane)
     except AirbridgeError as error:
         raise _exit(error) from None
+
+
+@app.command("cache")
+def cache_command(
+    unused_for_days: Annotated[
+        int, typer.Option(min=0, help="Remove what was neither read nor written for so many days.")
+    ] = 0,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+) -> None:
+    """Say how large the cache that this host's tasks share is, after removing what it is told to."""
+    from airbridge.edge import _cache as cache
+
+    try:
+        folder = cache.cache_folder(os.environ)
+        if clear or unused_for_days:
+            removed = cache.remove(folder, 0 if clear else unused_for_days * _DAY_S)
+            typer.echo(f"removed {_amount(removed)}")
+        typer.echo(f"{folder} holds {_amount(cache.contents(folder))}")
+    except AirbridgeError as error:
+        raise _exit(error) from None
+
+
+def _amount(contents: Contents) -> str:
+    return f"{contents.files} file{'' if contents.files == 1 else 's'}, {contents.size / _MIB:.1f} MiB"
 
 
 @app.command("diag")

@@ -34,6 +34,8 @@ def main() -> None:
                     "upstream": sorted(task.upstream_task_ids),
                     "queue": task.queue,
                     "executor": task.executor,
+                    "pool": task.pool,
+                    "slots": task.pool_slots,
                     "retries": task.retries,
                     "retry_delay": task.retry_delay.total_seconds(),
                     "backoff": task.retry_exponential_backoff,
