@@ -150,19 +150,17 @@ class Dispatch:
             self._listener.stop()
             self._listener = None
 
-    def nudge(self, worker: str) -> None:
-        """Look again for jobs for ``worker``: one that it ran has ended."""
-        self._room.nudge(worker)
-
     async def _claim(
         self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any], renew: Renew
     ) -> list[dict[str, Any]]:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
 
+        is_first = True
         while is_wanted():
             sharers = self._room.sharers(ticket)
-            claim = await self._in_thread(partial(self._queue.claim, demand, sharers, is_wanted))
+            look = partial(self._queue.claim, demand, sharers, is_wanted, is_first=is_first)
+            claim, is_first = await self._in_thread(look), False
             for job in claim.jobs:
                 self._count(job)
             if claim.left:
@@ -198,13 +196,16 @@ class Dispatch:
         if self._listener is None:
             loop = asyncio.get_running_loop()
 
-            def announce(queues: frozenset[str]) -> None:
-                loop.call_soon_threadsafe(self._room.announce, queues)
+            def on_loop(tell: Callable[[frozenset[str]], None]) -> Callable[[frozenset[str]], None]:
+                def call(names: frozenset[str]) -> None:
+                    loop.call_soon_threadsafe(tell, names)
 
-            def change(workers: frozenset[str]) -> None:
-                loop.call_soon_threadsafe(self._room.change, workers)
+                return call
 
-            self._listener = JobListener(self._database, announce, change)
+            room = self._room
+            self._listener = JobListener(
+                self._database, on_loop(room.announce), on_loop(room.nudge), on_loop(room.change)
+            )
             self._listener.start()
 
 

@@ -26,7 +26,7 @@ from airbridge.controlplane._client_certificates import (
 from airbridge.controlplane._correlation import Exchange
 from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries, checked_fetch_id
 from airbridge.controlplane._dispatch import JobRequest
-from airbridge.controlplane._edge_rules import EdgeRules, asks_database, ends_job, is_fetch, needs_body
+from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_still_good,
@@ -200,7 +200,6 @@ class EdgeMiddleware:
 
     async def _serve_worker(self, request: _Request, send: Send) -> None:
         assert self._guard  # noqa: S101 - _serve() looked
-        dispatch = self._guard.dispatch
         prefix = _EDGE_API if request.path.startswith(_EDGE_API) else _OWN_API
         call = request.path.removeprefix(prefix)
         authorization = request.only_header(b"authorization")
@@ -241,8 +240,6 @@ class EdgeMiddleware:
             await _answer(send, 200, {})
         else:
             await self._app(inner, request.receive, send)
-            if prefix == _EDGE_API and ends_job(request.verb, call):
-                dispatch.nudge(worker.name)
 
     async def _dispatch_jobs(self, request: _Request, worker: Worker, secret: str, send: Send) -> None:
         """Hold the call until there is a job for the worker.

@@ -1,6 +1,6 @@
 """Hears from Postgres which queues got jobs, and looks itself now and then in case it heard nothing.
 
-On the same connection it hears which workers may do something else now.
+On the same connection it hears which workers have a slot free, and which may do something else now.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 
-from airbridge.dispatch.queue import CHANNEL, JobQueue
+from airbridge.dispatch.queue import CHANNEL, ENDED_CHANNEL, JobQueue
 from airbridge.errors import UnreachableError
 from airbridge.identity.store import CHANGES_CHANNEL
 
@@ -43,6 +43,7 @@ class JobListener:
     Args:
         database: where jobs are queued.
         announce: called in the listener's thread with the names of queues that may hold a job.
+        freed: the same with the names of workers of which a job has ended.
         changed: the same with the names of workers whose enrolment has changed.
         poll_s: seconds between two looks of its own.
     """
@@ -51,6 +52,7 @@ class JobListener:
         self,
         database: Database,
         announce: Callable[[frozenset[str]], None],
+        freed: Callable[[frozenset[str]], None] = lambda _: None,
         changed: Callable[[frozenset[str]], None] = lambda _: None,
         *,
         poll_s: float = POLL_S,
@@ -58,7 +60,7 @@ class JobListener:
         self._database = database
         self._queue = JobQueue(database)
         self._announce = announce
-        self._changed = changed
+        self._others = {ENDED_CHANNEL: freed, CHANGES_CHANNEL: changed}
         self._poll_s = poll_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="airbridge-jobs", daemon=True)
@@ -92,15 +94,17 @@ class JobListener:
         try:
             connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             with connection.cursor() as cursor:
-                cursor.execute(f"LISTEN {CHANNEL}; LISTEN {CHANGES_CHANNEL}")
+                for channel in (CHANNEL, *self._others):
+                    cursor.execute(f"LISTEN {channel}")
             log.info("hears of queued jobs")
             look_at = time.monotonic()  # at once: what was queued while nobody listened
             while not self._stop.is_set():
                 # Before the wait: an answer to a statement may have brought announcements along.
                 connection.poll()
                 heard = _payloads(connection, CHANNEL)
-                if changed := _payloads(connection, CHANGES_CHANNEL):
-                    self._changed(changed)
+                for channel, tell in self._others.items():
+                    if names := _payloads(connection, channel):
+                        tell(names)
                 connection.notifies.clear()
                 now = time.monotonic()
                 if now >= look_at:

@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 
     from airbridge.identity.database import Database
 
-__all__ = ["CHANNEL", "Claim", "ClaimedJob", "Demand", "JobQueue", "install_notifications"]
+__all__ = [
+    "CHANNEL",
+    "ENDED_CHANNEL",
+    "Claim",
+    "ClaimedJob",
+    "Demand",
+    "JobQueue",
+    "install_notifications",
+]
 
 CHANNEL: Final = "airbridge_job_queued"
 """Postgres notifies it of each queue that a job was put into; the payload is the queue's name."""
+
+ENDED_CHANNEL: Final = "airbridge_job_ended"
+"""Postgres notifies it of workers of which a job has ended, which frees a slot; the payload is a name."""
 
 # NOTIFY takes less than 8000 bytes, the column 256 characters.
 _INSTALL: Final = f"""
@@ -32,6 +43,15 @@ _INSTALL: Final = f"""
     DROP TRIGGER IF EXISTS airbridge_job_queued ON edge_job;
     CREATE TRIGGER airbridge_job_queued AFTER INSERT OR UPDATE OF state, queue ON edge_job
         FOR EACH ROW WHEN (NEW.state = 'queued') EXECUTE FUNCTION airbridge.announce_job();
+    CREATE OR REPLACE FUNCTION airbridge.announce_job_end() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('{ENDED_CHANNEL}', NEW.edge_worker);
+        RETURN NULL;
+    END $$;
+    DROP TRIGGER IF EXISTS airbridge_job_ended ON edge_job;
+    CREATE TRIGGER airbridge_job_ended AFTER UPDATE OF state ON edge_job
+        FOR EACH ROW WHEN (NEW.state IN ('success', 'failed') AND NEW.state <> OLD.state)
+        EXECUTE FUNCTION airbridge.announce_job_end();
 """
 
 _LOST: Final = """
@@ -121,10 +141,11 @@ class Claim:
 
 
 def install_notifications(connection: Any) -> None:
-    """Make Postgres announce queued jobs on :data:`CHANNEL`; safe to repeat.
+    """Make Postgres announce queued jobs on :data:`CHANNEL`, ended ones on :data:`ENDED_CHANNEL`.
 
-    A trigger and not a notification by the executor, so that whatever queues a job announces it, and with
-    the same commit. Needs the schema ``airbridge`` and the tables of the edge provider.
+    Triggers and not notifications by the executor or the api-server, so that whatever queues a job announces
+    it, with the same commit, and to every api-server. Safe to repeat. Needs the schema ``airbridge`` and the
+    tables of the edge provider.
     """
     with connection, connection.cursor() as cursor:
         cursor.execute(_INSTALL)
@@ -152,10 +173,19 @@ class JobQueue:
             cursor.execute(_RUNNING, {"worker": worker})
             return frozenset(JobKey(*row) for row in cursor.fetchall())
 
-    def claim(self, demand: Demand, sharers: int = 1, is_wanted: Callable[[], bool] = lambda: True) -> Claim:
+    def claim(
+        self,
+        demand: Demand,
+        sharers: int = 1,
+        is_wanted: Callable[[], bool] = lambda: True,
+        *,
+        is_first: bool = True,
+    ) -> Claim:
         """Give jobs to a worker: first what it was given and never got, then what is queued.
 
         :param sharers: workers that could take these jobs, this one included; it gets its share, rounded up
+        :param is_first: False: what the worker was given since the first claim for this demand was the answer
+            to another question of its; whether that one got lost, its next question tells
         :param is_wanted: asked once no other claim of this worker runs; False: its answer would reach nobody
         """
         with self._database.cursor() as cursor:
@@ -163,8 +193,7 @@ class JobQueue:
             held = count_held(cursor, demand.worker)
             if not is_wanted():
                 return Claim((), 0)
-            cursor.execute(_LOST, {"worker": demand.worker})
-            lost = [job for job in map(_job, cursor.fetchall()) if job.key not in demand.holding]
+            lost = self._lost(cursor, demand) if is_first else []
             queues = list(demand.queues)
             cursor.execute(_BACKLOG, {"queues": queues, "most": _MOST_COUNTED})
             backlog = int(cursor.fetchone()[0])
@@ -184,6 +213,11 @@ class JobQueue:
             if jobs:
                 self._note(cursor, demand.worker, [job.key for job in jobs])
         return Claim(jobs, backlog - len(claimed))
+
+    @staticmethod
+    def _lost(cursor: Any, demand: Demand) -> list[ClaimedJob]:
+        cursor.execute(_LOST, {"worker": demand.worker})
+        return [job for job in map(_job, cursor.fetchall()) if job.key not in demand.holding]
 
     @staticmethod
     def _note(cursor: Any, worker: str, keys: list[JobKey]) -> None:

@@ -98,10 +98,11 @@ class WaitingRoom:
         for queue in queues:
             self.wake((queue,), number)
 
-    def nudge(self, worker: str) -> None:
-        """Wake the request of one worker, of which a slot has become free."""
-        if ticket := self._tickets.get(worker):
-            ticket.wake(ticket.round)
+    def nudge(self, workers: Iterable[str]) -> None:
+        """Wake the requests of workers of which a slot has become free."""
+        for worker in workers:
+            if ticket := self._tickets.get(worker):
+                ticket.wake(ticket.round)
 
     def change(self, workers: Iterable[str]) -> None:
         """Wake the requests of workers whose enrolment has changed."""

@@ -173,8 +173,57 @@ def test_slot_that_becomes_free_is_used_at_once(office: Office) -> None:
         await _until_held(dispatch)
         assert not waiting.done()
         await asyncio.to_thread(office.desk.set_state, job["task_id"], "success")
-        dispatch.nudge("north")
         assert len(await waiting) == 1
+
+    office.run(play)
+
+
+def test_two_api_servers_hand_out_each_job_once_and_both_are_woken(office: Office) -> None:
+    async def play(first: Dispatch) -> None:
+        second = Dispatch(office.desk.database, office.counted.append)
+        try:
+            here, there = _call(first, "north", concurrency=1), _call(second, "south", concurrency=1)
+            await _until_held(first)
+            await _until_held(second)
+            await office.put("t1", "t2")
+            jobs = [*await here, *await there]
+            assert _tasks(jobs) == ["t1", "t2"]
+            # Its end is reported to whichever of them, and the next question may wait at the other.
+            (mine,) = await here
+            held = frozenset({JobKey("dag", mine["task_id"], "run", -1, 1)})
+            waiting = _call(second, "north", concurrency=1, holding=held)
+            await _until_held(second)
+            await office.put("t3")
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await asyncio.to_thread(office.desk.set_state, mine["task_id"], "success")
+            assert _tasks(await waiting) == ["t3"]
+        finally:
+            await asyncio.to_thread(second.close)
+
+    office.run(play)
+
+
+def test_worker_that_waits_at_two_api_servers_gets_a_job_once(office: Office) -> None:
+    """Its first call was cut, and the one where it was held has not noticed yet."""
+
+    async def play(first: Dispatch) -> None:
+        second = Dispatch(office.desk.database, office.counted.append)
+        try:
+            calls = [_call(first), _call(second)]
+            await _until_held(first)
+            await _until_held(second)
+            await office.put("t1")
+            done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            assert [_tasks(call.result()) for call in done] == [["t1"]]
+            await asyncio.sleep(0.3)
+            assert not any(call.done() for call in waiting)
+            # Nobody read that answer: who asks next, and does not list it, has it at once.
+            assert _tasks(await _call(second)) == ["t1"]
+            for call in waiting:
+                call.cancel()
+        finally:
+            await asyncio.to_thread(second.close)
 
     office.run(play)
 
