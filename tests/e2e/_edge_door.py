@@ -49,6 +49,12 @@ class EdgeDoor:
             method, path, headers=headers or {}, json=body, extensions={"sni_hostname": _NAME}
         )
 
+    def raw(self, method: str, path: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        """Send one request with this very body."""
+        return self.http.request(
+            method, path, headers=headers, content=body, extensions={"sni_hostname": _NAME}
+        )
+
     def call(
         self, who: Credential, method: str, call: str, body: Any = None, prefix: str = EDGE
     ) -> httpx.Response:
