@@ -24,7 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import httpx
 import structlog
 from aiohttp import ClientResponseError
 from airflow.configuration import conf
@@ -32,15 +31,14 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.edge3.cli.api_client import jobs_set_state, logs_push
 from airflow.providers.edge3.cli.worker import EdgeWorker, _reset_parent_signal_state
 from airflow.providers.edge3.worker_api.datamodels import EdgeJobFetched
-from airflow.sdk import __version__ as sdk_version
-from airflow.sdk.api.client import API_VERSION, BearerAuth, Client, add_correlation_id, raise_on_4xx_5xx
-from airflow.sdk.execution_time.supervisor import supervise
 from airflow.utils import timezone
 from airflow.utils.state import TaskInstanceState
 from setproctitle import setproctitle
 
 from airbridge.edge._job_feed import HELD_S, AttemptKey, JobFeed
+from airbridge.edge._log_files import is_sent
 from airbridge.edge._process_end import ProcessEnd
+from airbridge.edge._supervise import supervise_task
 from airbridge.edge._warm import warm_up
 
 if TYPE_CHECKING:
@@ -55,47 +53,13 @@ __all__ = ["Runner"]
 _LOG_INTERVAL_S: Final = 2.0
 # For the last question before a stop; a control plane that is away must not hold it up.
 _RECALL_S: Final = 10.0
-_CONNECTIONS: Final = httpx.Limits(max_keepalive_connections=1, max_connections=10)  # as supervise() has it
-
 
 _log = structlog.get_logger("airbridge.edge.runner")
-
-
-class _TaskClient(Client):  # type: ignore[misc]
-    """The Task SDK's client of the Execution API, for the plain HTTP between a worker and its uplink.
-
-    ``airflow.sdk.api.client.Client.__init__`` (Task SDK 1.0.4) reads the whole trust store for every task,
-    30 to 50 ms, whatever the address; all else is as there.
-    """
-
-    def __init__(self, server: str, token: str) -> None:
-        python = ".".join(map(str, sys.version_info[:3]))
-        httpx.Client.__init__(
-            self,
-            base_url=server,
-            auth=BearerAuth(token),
-            headers={
-                "user-agent": f"apache-airflow-task-sdk/{sdk_version} (Python/{python})",
-                "airflow-api-version": API_VERSION,
-            },
-            event_hooks={
-                "response": [self._update_auth, raise_on_4xx_5xx],
-                "request": [add_correlation_id],
-            },
-            limits=_CONNECTIONS,
-            verify=False,  # of plain HTTP there is nothing to verify
-            trust_env=False,
-        )
 
 
 def _key(job: Job) -> AttemptKey:
     key = job.edge_job.key
     return (key.dag_id, key.task_id, key.run_id, key.map_index, key.try_number)
-
-
-def _client(server: str, token: str) -> Client | None:
-    """Return a client for ``server``; ``None``: let the Task SDK make its own."""
-    return _TaskClient(server, token) if server.startswith("http://") else None
 
 
 class Runner(EdgeWorker):  # type: ignore[misc]
@@ -134,8 +98,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
         if self._has_lost:
             await self._report_lost()
             self._has_lost = False
-        while not self.drain and not self.maintenance_mode and self.free_concurrency > 0:
-            await self._take(self.free_concurrency, HELD_S)
+        while not self.drain and not self.maintenance_mode:
+            await self._take(self.concurrency, HELD_S)
 
     async def _report_lost(self) -> None:
         """Say that the tasks of the worker before this one have failed, before this one runs any.
@@ -154,9 +118,9 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             )
             await self._set_state(key, TaskInstanceState.FAILED)
 
-    async def _take(self, free: int, held_s: float) -> None:
+    async def _take(self, slots: int, held_s: float) -> None:
         holding = {_key(job) for job in self.jobs}
-        for fetched in await self._feed.jobs(self.queues or [], free, holding, held_s):
+        for fetched in await self._feed.jobs(self.queues or [], slots, holding, held_s):
             edge_job = EdgeJobFetched(**fetched)
             workload = edge_job.command
             job = self._launch_job(edge_job, workload, Path(self.base_log_folder, workload.log_path))
@@ -210,13 +174,6 @@ class Runner(EdgeWorker):  # type: ignore[misc]
 
     # --- one job ----------------------------------------------------------------------------------
 
-    @property
-    def free_concurrency(self) -> int:
-        """Slots that no running task has; one that has ended is free before its report is sent."""
-        return int(
-            self.concurrency - sum(job.edge_job.concurrency_slots for job in self.jobs if job.is_running)
-        )
-
     async def _attend(self, job: Job) -> None:
         """Report a job from its start to its end."""
         edge_job = job.edge_job
@@ -225,7 +182,6 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             with ProcessEnd(job.process) as end:
                 while not await end.wait(_LOG_INTERVAL_S):
                     await self._push_logs_in_chunks(job)
-            await self.fetch_and_run_job()  # the slot is free
             state = TaskInstanceState.SUCCESS if job.is_success else TaskInstanceState.FAILED
             if state == TaskInstanceState.FAILED:
                 # Before the state, as the provider does: whoever sees the failure finds the reason.
@@ -237,7 +193,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
                     task_instance_id=edge_job.task_instance_id,
                 )
             await self._report(job, state)
-            await self._push_logs_in_chunks(job)
+            if not is_sent(job.logfile):
+                await self._push_logs_in_chunks(job)  # what S3 has is read from there
         except Exception:
             # The next jobs are worth more than a log line that could not be sent.
             _log.exception("job could not be reported", job=edge_job.identifier)
@@ -268,17 +225,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             f"airflow edge supervisor: dag_id={task.dag_id} task_id={task.task_id} run_id={task.run_id}"
             f" map_index={task.map_index} try_number={task.try_number}"
         )
-        server = self._execution_api_server_url
         try:
-            code = supervise(
-                ti=task,
-                dag_rel_path=workload.dag_rel_path,
-                bundle_info=workload.bundle_info,
-                token=workload.token,
-                server=server,
-                log_path=workload.log_path,
-                client=_client(server, workload.token),
-            )
+            code = supervise_task(workload, self._execution_api_server_url)
         except Exception:
             with suppress(OSError):
                 error_file_path.write_text(traceback.format_exc())
