@@ -66,7 +66,7 @@ class Scene:
 
     def ask(self, who: str, name: str = "", **body: Any) -> httpx.Response:
         """Ask for jobs of ``who``, under the path of ``name``."""
-        asked = {"queues": [who], "free": 1, "wait": 0, **body}
+        asked = {"queues": [who], "slots": 1, "wait": 0, **body}
         return self.door.call(self.workers[who], "POST", f"jobs/{name or who}", asked, OURS)
 
     def states(self, queue: str) -> set[str]:
@@ -134,7 +134,7 @@ def test_jobs_of_another_worker_are_not_handed_out(scene: Scene) -> None:
         _refused(scene, f"queues {str(body)[:60]}", scene.ask(MINE, **body))
     _refused(scene, "another's path", scene.ask(MINE, THEIRS))
     impostor = Credential(THEIRS, mine.secret)
-    asked = {"queues": [THEIRS], "free": 1}
+    asked = {"queues": [THEIRS], "slots": 1}
     _refused(scene, "another's name", scene.door.call(impostor, "POST", f"jobs/{THEIRS}", asked, prefix=OURS))
     for path in (f"jobs/{MINE}/../{THEIRS}", f"jobs/{MINE}%2F..%2F{THEIRS}", f"jobs//{THEIRS}", "jobs/"):
         headers = request_headers(mine.secret, MINE, path)
@@ -147,7 +147,7 @@ def test_jobs_of_another_worker_are_not_handed_out(scene: Scene) -> None:
 def test_lies_about_what_it_holds_give_a_worker_nothing(scene: Scene) -> None:
     lies = [*_keys(scene.runs[THEIRS], 2), ["no", "such", "job", -1, 1], ["*", "%", "_", 0, 0]]
     for body in ({"holding": lies}, {"holding": lies, "restarted": True}, {"restarted": True}):
-        answer = scene.ask(MINE, free=0, **body)
+        answer = scene.ask(MINE, slots=0, **body)
         given = answer.json()["jobs"] or answer.json().get("lost")
         attacks.tried(f"held call: lies {list(body)}", bool(given), answer.text[:300])
     assert scene.states(THEIRS) == {"queued|"}
@@ -156,12 +156,12 @@ def test_lies_about_what_it_holds_give_a_worker_nothing(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"free": -1},
-        {"free": 10**9},
-        {"free": 1.5},
-        {"free": "1"},
-        {"free": True},
-        {"free": None},
+        {"slots": -1},
+        {"slots": 10**9},
+        {"slots": 1.5},
+        {"slots": "1"},
+        {"slots": True},
+        {"slots": None},
         {"wait": -1},
         {"wait": 10**6},
         {"wait": "soon"},
@@ -177,7 +177,7 @@ def test_lies_about_what_it_holds_give_a_worker_nothing(scene: Scene) -> None:
     ids=str,
 )
 def test_question_with_wrong_values_is_refused_in_words(scene: Scene, body: dict[str, Any]) -> None:
-    asked = json.dumps({"queues": [MINE], "free": 1, "wait": 0, **body}).encode()
+    asked = json.dumps({"queues": [MINE], "slots": 1, "wait": 0, **body}).encode()
     headers = request_headers(scene.workers[MINE].secret, MINE, f"jobs/{MINE}")
     answer = scene.door.raw("POST", f"{OURS}jobs/{MINE}", headers, asked)
     _refused(scene, f"wrong values {body}", answer)
@@ -194,7 +194,7 @@ def test_question_with_wrong_values_is_refused_in_words(scene: Scene, body: dict
         (b"{" * 30_000, 400),
         (b'{"queues": ["\xff"]}', 400),
         (
-            json.dumps({"queues": [MINE], "free": 1, "holding": [["x" * 200] * 3 + [1, 1]] * 400}).encode(),
+            json.dumps({"queues": [MINE], "slots": 1, "holding": [["x" * 200] * 3 + [1, 1]] * 400}).encode(),
             413,
         ),
         (b" " * 1_000_000, 413),
@@ -221,7 +221,7 @@ def test_token_of_another_time_or_call_asks_for_no_jobs(scene: Scene) -> None:
         "of a version": claims_of_worker(THEIRS, "version"),
         "of no call": claims_of_worker(THEIRS, call, method=None),
     }
-    asked = {"queues": [THEIRS], "free": 1, "wait": 0}
+    asked = {"queues": [THEIRS], "slots": 1, "wait": 0}
     for name, claims in tokens.items():
         headers = {"Authorization": forged(claims, secret)}
         _refused(scene, f"token {name}", scene.door.send("POST", OURS + call, headers, asked))
@@ -252,7 +252,7 @@ def test_worker_is_handed_no_more_than_it_is_enrolled_for_and_many_questions_har
 ) -> None:
     """Enrolled for two; these are handed out again until they are reported, and nothing beside them."""
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: scene.ask(MINE, free=100), range(48)))
+        answers = list(pool.map(lambda _: scene.ask(MINE, slots=100), range(48)))
     handed = {job["map_index"] for answer in answers for job in _jobs(answer)}
     attacks.tried("held call: more jobs than the enrolment allows", len(handed) > 2, handed)
     for answer in answers:
@@ -261,7 +261,7 @@ def test_worker_is_handed_no_more_than_it_is_enrolled_for_and_many_questions_har
     # A hundred held questions of one worker are one, and another's is answered meanwhile.
     with ThreadPoolExecutor(24) as pool:
         holding = [["attacks_" + MINE, "work", scene.runs[MINE].run_id, index, 1] for index in handed]
-        waiting = [pool.submit(scene.ask, MINE, free=1, wait=3, holding=holding) for _ in range(96)]
+        waiting = [pool.submit(scene.ask, MINE, slots=1, wait=3, holding=holding) for _ in range(96)]
         began = time.monotonic()
         assert _jobs(scene.ask(HELD, wait=0.2)) == []
         attacks.tried("held call: others wait behind a flood", time.monotonic() - began > 10, "")
@@ -298,7 +298,7 @@ def test_worker_that_is_revoked_while_its_call_is_held_is_refused_at_once_and_ge
 def _hold_and_hang_up(scene: Scene, who: str, handed: str) -> None:
     """Ask over a connection of our own, and close it once the answer is on its way, without reading it."""
     credential = scene.workers[who]
-    body = json.dumps({"queues": [who], "free": 2, "wait": HELD_S}).encode()
+    body = json.dumps({"queues": [who], "slots": 2, "wait": HELD_S}).encode()
     token = request_headers(credential.secret, who, f"jobs/{who}")
     lines = [
         f"POST {OURS}jobs/{who} HTTP/1.1",
@@ -328,18 +328,18 @@ def test_jobs_of_an_answer_that_never_arrived_go_to_the_same_worker_at_once_and_
     _hold_and_hang_up(scene, LOST, f"restarting|{LOST}")
 
     def neighbours() -> set[int]:
-        body = {"queues": [LOST], "free": 8, "wait": 0}
+        body = {"queues": [LOST], "slots": 8, "wait": 0}
         answer = scene.door.call(neighbour, "POST", f"jobs/{neighbour.name}", body, OURS)
         return {job["map_index"] for job in _jobs(answer)}
 
     theirs = neighbours()
-    again = _jobs(scene.ask(LOST, free=2))
+    again = _jobs(scene.ask(LOST, slots=2))
     lost = {job["map_index"] for job in again}
     assert lost
     attacks.tried("held call: a job of a lost answer goes to another", bool(theirs & lost), theirs)
     # Again, as long as it is not listed; never once it is.
-    assert {job["map_index"] for job in _jobs(scene.ask(LOST, free=2))} == lost
+    assert {job["map_index"] for job in _jobs(scene.ask(LOST, slots=2))} == lost
     holding = [[one["dag_id"], one["task_id"], one["run_id"], one["map_index"], 1] for one in again]
-    assert not lost & {job["map_index"] for job in _jobs(scene.ask(LOST, free=0, holding=holding))}
+    assert not lost & {job["map_index"] for job in _jobs(scene.ask(LOST, slots=0, holding=holding))}
     assert not lost & neighbours()
     stack.identity("revoke", "jobs-neighbour")

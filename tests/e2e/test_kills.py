@@ -138,7 +138,7 @@ def _make_both_listen(stack: Stack) -> None:
     """Ask until both processes were asked: each begins to hear of jobs when the first worker waits there."""
     asker = Credential.parse(stack.ensure("kills-asker", "nothing"))
     door = EdgeDoor.of(stack)
-    question = {"queues": ["nothing"], "free": 1, "wait": 0.2}
+    question = {"queues": ["nothing"], "slots": 1, "wait": 0.2}
     listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND state = 'idle'"
 
     def ask(_: int) -> int:

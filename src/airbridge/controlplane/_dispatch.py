@@ -3,10 +3,10 @@
 It is held until there is a job for one of the worker's queues, or its time is over. A held call is a ticket
 on the event loop (:mod:`airbridge.dispatch.waiting`); a claim alone takes a thread and a connection.
 
-Request, JSON: ``queues``, ``slots`` (tasks at once), ``wait`` (seconds, 0 to 60) and ``holding``: attempts that the
-worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``, each as
-the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
-list, it never got: it is handed out again.
+Request, JSON: ``queues``, ``slots`` (tasks at once), ``wait`` (seconds, 0 to 60) and ``holding``: attempts
+that the worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``,
+each as the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does
+not list, it never got: it is handed out again.
 
 With ``restarted`` true, a worker that took the place of one that was killed asks first what that one ran. It
 is answered at once: ``{"jobs": [], "lost": [...]}``, attempts as in ``holding``.

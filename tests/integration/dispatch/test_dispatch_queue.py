@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 SOON_S = 20.0
 
 
-def _demand(worker: str = "north", queues: tuple[str, ...] = ("a",), slots: int = 8, **more: object) -> Demand:
+def _demand(
+    worker: str = "north", queues: tuple[str, ...] = ("a",), slots: int = 8, **more: object
+) -> Demand:
     return Demand(worker, queues, slots, **{"concurrency": 100, **more})  # type: ignore[arg-type]
 
 
