@@ -174,7 +174,7 @@ def test_lies_about_what_it_holds_give_a_worker_nothing(scene: Scene) -> None:
         {"concurrency": 99},
         {"worker": THEIRS},
     ],
-    ids=str,
+    ids=lambda body: str(body)[:32],
 )
 def test_question_with_wrong_values_is_refused_in_words(scene: Scene, body: dict[str, Any]) -> None:
     asked = json.dumps({"queues": [MINE], "slots": 1, "wait": 0, **body}).encode()

@@ -63,7 +63,7 @@ class JobRequest(BaseModel):
     queues: Annotated[list[_Short], Field(min_length=1, max_length=256)]
     slots: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0
-    holding: Annotated[list[tuple[str, str, str, int, int]], Field(max_length=_MOST_SLOTS)] = []
+    holding: Annotated[list[tuple[_Short, _Short, _Short, int, int]], Field(max_length=_MOST_SLOTS)] = []
     restarted: bool = False
 
     @classmethod
