@@ -143,10 +143,16 @@ class Runner(EdgeWorker):  # type: ignore[misc]
                     await self._take(0, 0.0)
 
     async def heartbeat(self, new_maintenance_comments: str | None = None) -> bool:
-        """Report how this worker is, and stop asking for jobs when the answer is maintenance."""
+        """Report how this worker is, and do with the call for jobs what the answer says.
+
+        It ends with maintenance, and is made anew for other queues or another number of tasks.
+        """
+        asked_with = (self.queues, self.concurrency)
         changed: bool = await super().heartbeat(new_maintenance_comments)
         if self.maintenance_mode:
             await self._recall()
+        elif self._asking is not None and asked_with != (self.queues, self.concurrency):
+            self._asking.cancel()  # the provider's loop asks again; what was on its way is handed out again
         return changed
 
     def _start_draining(self) -> bool:
