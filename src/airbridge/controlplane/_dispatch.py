@@ -15,7 +15,7 @@ import asyncio
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -41,7 +41,10 @@ LONGEST_WAIT_S: Final = 60.0
 
 # Claims at the same time. Their own threads: checks of other calls do not wait behind a burst of claims.
 _THREADS: Final = 4
+# Calls that one wakes when it leaves jobs: with two, as many as have threads to claim in are soon awake.
+_WOKEN_BY_EACH: Final = 2
 _MOST_SLOTS: Final = 10_000  # no host has more; a bound keeps numbers sane
+_Result = TypeVar("_Result")
 _Short = Annotated[str, Field(max_length=256)]
 
 
@@ -137,14 +140,24 @@ class Dispatch:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
 
+        looked_in = -1
         while is_wanted():
-            sharers = self._room.sharers(ticket)
-            claim = await self._in_thread(partial(self._queue.claim, demand, sharers, is_wanted))
+            # Who was announced a job claims. A call that begins, or of whose worker a slot has become free,
+            # looks first: mostly there is nothing, and that costs one SELECT.
+            announced, looked_in = ticket.round > looked_in >= 0, ticket.round
+            if announced or await self._in_thread(partial(self._queue.may_have, demand)):
+                sharers = self._room.sharers(ticket)
+                claim = await self._in_thread(partial(self._queue.claim, demand, sharers, is_wanted))
+            else:
+                claim = Claim((), 0)
             for job in claim.jobs:
                 self._count(job)
-            if claim.left:
+            for _ in range(min(claim.left, _WOKEN_BY_EACH)):
                 self._room.wake(demand.queues, ticket.round)
             if claim.jobs:
+                if not is_wanted():
+                    # The answer reaches nobody: the call that came after it may have looked before the claim.
+                    self._room.nudge(demand.worker)
                 return [_described(job) for job in claim.jobs]
             waiting = asyncio.ensure_future(ticket.wait(deadline - time.monotonic()))
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +167,7 @@ class Dispatch:
                 break
         return []
 
-    async def _in_thread(self, claim: Callable[[], Claim]) -> Claim:
+    async def _in_thread(self, claim: Callable[[], _Result]) -> _Result:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(_THREADS)
         return await anyio.to_thread.run_sync(claim, limiter=self._limiter)
