@@ -64,7 +64,7 @@ class _Sizes:
     settle_s: int = 60
     watch_s: int = 60
     workers: int = 1000
-    fleet_idle_s: int = 60
+    fleet_idle_s: int = 45
     fleet_load_s: int = 20
     jobs_a_second: int = 10
     burst: int = 500

@@ -43,6 +43,7 @@ from airbridge.controlplane._edge_token import (
 )
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
 from airbridge.controlplane._fetch import FetchDesk
+from airbridge.controlplane._garbage import freezing
 from airbridge.controlplane._heartbeats import Heartbeat
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
@@ -136,7 +137,8 @@ class EdgeMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            # The start and the end of the process.
+            await self._app(scope, receive, freezing(send))
             return
         path = _route_path(scope)
         through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
