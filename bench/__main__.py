@@ -20,7 +20,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airbridge.errors import AirbridgeError, UnreachableError
-from bench import _cold, _identity, _idle, _latency, _releases, _scale, _visible
+from bench import _cold, _fleet, _identity, _idle, _latency, _releases, _scale, _visible
 from bench._facts import code_facts, is_quiet, wait_for_quiet
 from bench._progress import say
 from bench._render import render
@@ -45,6 +45,7 @@ class _What(enum.StrEnum):
     releases = "releases"
     scale = "scale"
     identity = "identity"
+    fleet = "fleet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,15 @@ class _Sizes:
     files: int = 50
     settle_s: int = 60
     watch_s: int = 60
+    workers: int = 1000
+    fleet_idle_s: int = 45
+    fleet_load_s: int = 20
+    jobs_a_second: int = 10
+    burst: int = 500
     quiet_s: int = 180
 
 
+_FLEET = 500
 _CONTROL_PLANE_MIB = 1.6 * 1024
 _EDGE_HOST_MIB = 300
 
@@ -80,6 +87,11 @@ _QUICK = _Sizes(
     files=5,
     settle_s=5,
     watch_s=10,
+    workers=50,
+    fleet_idle_s=10,
+    fleet_load_s=5,
+    jobs_a_second=5,
+    burst=20,
     quiet_s=0,
 )
 
@@ -123,6 +135,8 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             ),
             Target("revocation in force for new requests, p95", 1000, numbers["revocation_ms"]["p95"], "ms"),
         )
+    if what == _What.fleet:
+        return _fleet_targets(numbers["steps"])
     if what in (_What.idle, _WORKED):
         when = ", after work" if what == _WORKED else ""
         return tuple(
@@ -133,6 +147,19 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             )
         )
     return ()
+
+
+def _fleet_targets(steps: dict[str, Any]) -> tuple[Target, ...]:
+    """Return what was asked for of 500 workers; nothing where there were never so many."""
+    if str(_FLEET) not in steps:
+        return ()
+    idle, load = steps[str(_FLEET)]["idle"], steps[str(_FLEET)]["load"]
+    asked = idle["requests_of_a_worker_in_20_s_besides_heartbeats"]
+    return (
+        Target(f"api-server, {_FLEET} idle workers", 10, idle["services"]["api-server"]["cpu_percent"], "%"),
+        Target("requests of an idle worker in 20 s besides heartbeats", 1, asked, ""),
+        Target(f"dispatch with {_FLEET} workers, p95", 1000, load["dispatch_ms"]["p95"], "ms"),
+    )
 
 
 class _Runner:
@@ -209,6 +236,16 @@ class _Runner:
                     lambda **settings: _identity.measure(running, **settings),
                     requests=sizes.requests,
                     revocations=sizes.revocations,
+                )
+            if _What.fleet in wanted:
+                self.take(
+                    _What.fleet,
+                    lambda **settings: _fleet.measure(running, **settings),
+                    workers=sizes.workers,
+                    idle=sizes.fleet_idle_s,
+                    load=sizes.fleet_load_s,
+                    rate=sizes.jobs_a_second,
+                    burst=sizes.burst,
                 )
             if _What.idle in wanted and wanted & {_What.latency, _What.visible, _What.releases}:
                 take_idle(_WORKED)

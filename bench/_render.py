@@ -30,7 +30,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
     return [f"| {' | '.join(str(cell) for cell in line)} |" for line in lines] + [""]
 
 
-def _row(title: str, numbers: dict[str, float]) -> tuple[object, ...]:
+def _row(title: object, numbers: dict[str, float]) -> tuple[object, ...]:
     return (title, numbers["count"], numbers["min"], numbers["median"], numbers["p95"], numbers["max"])
 
 
@@ -154,6 +154,60 @@ def _identity(result: Measurement) -> list[str]:
     return lines + _table(("", *_HEAD), [_row("revocation", result.numbers["revocation_ms"])])
 
 
+def _fleet(result: Measurement) -> list[str]:
+    numbers, settings = result.numbers, result.settings
+    lines = [
+        "A simulated fleet against one control plane, through the gateway with TLS: each worker sends a",
+        f"heartbeat every {numbers['heartbeat_s']:g} s and holds a call for jobs for"
+        f" {numbers['held_s']:g} s.",
+        "CPU in percent of a core; *dispatch*: milliseconds from the commit that queues a job until a worker",
+        "has it. A worker here has two connections of HTTP/1.1, an uplink one of HTTP/2.",
+        "",
+        "Idle:",
+        "",
+    ]
+    rows = [_fleet_row(0, numbers["base"])]
+    for workers, step in numbers["steps"].items():
+        rows.append(_fleet_row(workers, step["idle"]["services"], step["idle"]))
+    head = ("workers", "requests/s", *_FLEET_SERVICES, "api-server MiB", "its threads")
+    lines += _table((*head, "Postgres connections", "gateway descriptors"), rows)
+    for phase, title in (
+        ("load", f"{settings['rate']} jobs a second on several queues, each reported three times:"),
+        ("burst", f"{settings['burst']} jobs in one transaction:"),
+    ):
+        lines += [title, ""]
+        lines += _table(
+            ("workers", *_HEAD, "requests/s", *_FLEET_SERVICES),
+            [
+                (
+                    *_row(workers, step[phase]["dispatch_ms"]),
+                    step[phase]["requests_per_s"],
+                    *(step[phase]["services"][name]["cpu_percent"] for name in _FLEET_SERVICES),
+                )
+                for workers, step in numbers["steps"].items()
+            ],
+        )
+    return [*lines, "![Cost of an idle fleet, and dispatch by its size](fleet.svg)", ""]
+
+
+_FLEET_SERVICES = ("api-server", "postgres", "gateway")
+
+
+def _fleet_row(
+    workers: object, services: dict[str, Any], idle: dict[str, Any] | None = None
+) -> tuple[object, ...]:
+    api_server, idle = services["api-server"], idle or {}
+    return (
+        workers,
+        idle.get("requests_per_s", ""),
+        *(services[name]["cpu_percent"] for name in _FLEET_SERVICES),
+        api_server["memory_mib"],
+        api_server["threads"],
+        idle.get("postgres_connections", ""),
+        idle.get("gateway_descriptors", ""),
+    )
+
+
 _SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
     "cold": ("From a fresh clone to a green task", _cold),
     "latency": ("Queued to running, tasks per minute", _latency),
@@ -161,6 +215,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
     "releases": ("From a publish to the API and the edge", _releases),
     "scale": ("Ten thousand files", _scale),
     "identity": ("What identity costs, and how soon it ends", _identity),
+    "fleet": ("A fleet of a thousand edge workers", _fleet),
     "idle": ("Idle memory and CPU", _idle),
     "worked": ("Idle again, after the tasks and DAGs of the other measures", _idle),
 }
@@ -259,9 +314,30 @@ def _visible_picture(samples: dict[str, Any]) -> Figure:
     return figure
 
 
+def _fleet_picture(samples: dict[str, Any]) -> Figure:
+    figure, (costs, waits) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    phases = samples["phases"]
+    idle = [phase for phase in phases if phase["phase"] == "idle"]
+    for service, marker in zip(_FLEET_SERVICES, "osx", strict=True):
+        points = [(0, samples["base"][service]["cpu_percent"])]
+        points += [(phase["workers"], phase["cost"][service]["cpu_percent"]) for phase in idle]
+        costs.plot(*zip(*points, strict=True), marker=marker, label=service)
+    costs.set(xlabel="idle workers", ylabel="CPU, % of a core", ylim=0, xlim=0)
+    costs.legend(frameon=False)
+    for phase in phases:
+        if phase["phase"] == "load":
+            values = sorted(phase["dispatch_ms"])
+            shares = [(n + 1) / len(values) for n in range(len(values))]
+            waits.step(values, shares, where="post", label=f"{phase['workers']} workers")
+    waits.set(xlabel="milliseconds from queued to handed out", ylabel="share of the jobs", xscale="log")
+    waits.legend(frameon=False)
+    return figure
+
+
 _PICTURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "latency": _latency_picture,
     "visible": _visible_picture,
+    "fleet": _fleet_picture,
 }
 
 

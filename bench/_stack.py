@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCH_DAGS", "EDGE", "PATIENCE_S", "PROJECT", "Stack", "only_one_run", "stack", "until"]
 
-PROJECT: Final = "airbridge-bench"
+PROJECT: Final = os.environ.get("AIRBRIDGE_BENCH_PROJECT") or "airbridge-bench"
 """Compose project; what carries it is removed before a run and after it."""
 
 EDGE: Final = "shipped"
