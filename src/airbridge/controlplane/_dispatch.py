@@ -7,6 +7,12 @@ Request, JSON: ``queues``, ``free`` (slots), ``wait`` (seconds, 0 to 60) and ``h
 worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``, each as
 the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
 list, it never got: it is handed out again.
+
+With ``restarted`` true, a worker that took the place of one that was killed asks first what that one ran. It
+is answered at once: ``{"jobs": [], "lost": [...]}``, attempts as in ``holding``.
+
+A worker may be revoked, or enrolled for something else, while its call is held: Postgres announces it, and
+before each claim but the first the enrolment is looked at again.
 """
 
 from __future__ import annotations
@@ -14,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,18 +31,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airbridge.controlplane._refusal import Refusal
 from airbridge.dispatch.listener import JobListener
-from airbridge.dispatch.queue import Claim, ClaimedJob, Demand, JobQueue
+from airbridge.dispatch.queue import ClaimedJob, Demand, JobQueue
 from airbridge.dispatch.waiting import WaitingRoom
 from airbridge.identity.jobs import JobKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from airbridge.dispatch.waiting import Ticket
     from airbridge.identity.database import Database
     from airbridge.identity.model import Worker
 
-__all__ = ["LONGEST_WAIT_S", "Dispatch", "JobRequest"]
+__all__ = ["LONGEST_WAIT_S", "Dispatch", "JobRequest", "Renew"]
+
+Renew = Callable[[bool], Awaitable[Demand]]
+"""Returns a worker's demand anew; True: its enrolment has just changed, what is remembered of it is over."""
 
 LONGEST_WAIT_S: Final = 60.0
 """Of a held call; proxies on the way give a call two minutes."""
@@ -42,6 +51,7 @@ LONGEST_WAIT_S: Final = 60.0
 # Claims at the same time. Their own threads: checks of other calls do not wait behind a burst of claims.
 _THREADS: Final = 4
 _MOST_SLOTS: Final = 10_000  # no host has more; a bound keeps numbers sane
+_Result = TypeVar("_Result")
 _Short = Annotated[str, Field(max_length=256)]
 
 
@@ -54,6 +64,7 @@ class JobRequest(BaseModel):
     free: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0
     holding: Annotated[list[tuple[str, str, str, int, int]], Field(max_length=_MOST_SLOTS)] = []
+    restarted: bool = False
 
     @classmethod
     def parse(cls, body: bytes) -> JobRequest:
@@ -102,19 +113,31 @@ class Dispatch:
         self._room = WaitingRoom()
         self._listener: JobListener | None = None
 
-    async def serve(self, demand: Demand, wait: float, gone: Awaitable[Any]) -> list[dict[str, Any]]:
+    async def serve(
+        self, demand: Demand, wait: float, gone: Awaitable[Any], renew: Renew
+    ) -> list[dict[str, Any]]:
         """Return jobs for the worker, as soon as there are any; none after ``wait`` seconds.
 
         :param gone: ends when nobody waits for the answer any more
+        :param renew: returns the demand by the enrolment as it is by then; asked after each wait
+        :raises Refusal: the enrolment has ended meanwhile, or is for other queues
         """
         self._listen()
         deadline = time.monotonic() + wait
         with self._room.enter(demand.worker, demand.queues) as ticket:
             watch = asyncio.ensure_future(gone)
             try:
-                return await self._claim(demand, ticket, deadline, watch)
+                return await self._claim(demand, ticket, deadline, watch, renew)
             finally:
                 watch.cancel()
+
+    async def lost(self, demand: Demand) -> list[tuple[str, str, str, int, int]]:
+        """Return the attempts that run on the worker by what it has reported, and that it does not hold."""
+        running = await self._in_thread(lambda: self._queue.running(demand.worker))
+        return [
+            (key.dag_id, key.task_id, key.run_id, key.map_index, key.try_number)
+            for key in sorted(running - demand.holding, key=astuple)
+        ]
 
     @property
     def held(self) -> int:
@@ -132,7 +155,7 @@ class Dispatch:
         self._room.nudge(worker)
 
     async def _claim(
-        self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any]
+        self, demand: Demand, ticket: Ticket, deadline: float, gone: asyncio.Future[Any], renew: Renew
     ) -> list[dict[str, Any]]:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
@@ -152,12 +175,23 @@ class Dispatch:
                 waiting.cancel()
             elif not waiting.result():
                 break
+            else:
+                demand = await self._renewed(ticket, renew)
         return []
 
-    async def _in_thread(self, claim: Callable[[], Claim]) -> Claim:
+    async def _renewed(self, ticket: Ticket, renew: Renew) -> Demand:
+        changed, ticket.changed = ticket.changed, False
+        try:
+            return await renew(changed)
+        except Refusal:
+            # The job that it was woken for is somebody else's.
+            self._room.wake(ticket.queues, ticket.round)
+            raise
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(_THREADS)
-        return await anyio.to_thread.run_sync(claim, limiter=self._limiter)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     def _listen(self) -> None:
         """Start to listen with the first call: only then is it known which loop serves."""
@@ -167,7 +201,10 @@ class Dispatch:
             def announce(queues: frozenset[str]) -> None:
                 loop.call_soon_threadsafe(self._room.announce, queues)
 
-            self._listener = JobListener(self._database, announce)
+            def change(workers: frozenset[str]) -> None:
+                loop.call_soon_threadsafe(self._room.change, workers)
+
+            self._listener = JobListener(self._database, announce, change)
             self._listener.start()
 
 

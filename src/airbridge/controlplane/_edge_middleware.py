@@ -29,6 +29,7 @@ from airbridge.controlplane._dispatch import JobRequest
 from airbridge.controlplane._edge_rules import EdgeRules, asks_database, ends_job, is_fetch, needs_body
 from airbridge.controlplane._edge_token import (
     check_credential,
+    check_still_good,
     check_token,
     claimed_worker,
     credential_name,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from airbridge.audit import Audit
     from airbridge.controlplane._correlation import AccessLog
     from airbridge.controlplane._dispatch import Dispatch
+    from airbridge.dispatch.queue import Demand
     from airbridge.identity.jobs import Job, Jobs
     from airbridge.identity.model import Worker
     from airbridge.identity.store import WorkerStore
@@ -204,7 +206,7 @@ class EdgeMiddleware:
         authorization = request.only_header(b"authorization")
         name = claimed_worker(authorization)
         worker = await self._lookup.find(name)
-        check_token(authorization or "", worker, call)
+        secret = check_token(authorization or "", worker, call)
         worker = await self._proved(request, worker)
         if prefix == _OWN_API:
             _check_own_call(worker, request.verb, call)
@@ -212,7 +214,7 @@ class EdgeMiddleware:
                 await self._certify(request, worker, send)
                 return
             if call.startswith(_JOBS):
-                await self._dispatch_jobs(request, worker, dispatch, send)
+                await self._dispatch_jobs(request, worker, secret, send)
                 return
         else:
             body = await request.body() if needs_body(request.verb, call) else b""
@@ -242,14 +244,28 @@ class EdgeMiddleware:
             if prefix == _EDGE_API and ends_job(request.verb, call):
                 dispatch.nudge(worker.name)
 
-    async def _dispatch_jobs(self, request: _Request, worker: Worker, dispatch: Dispatch, send: Send) -> None:
-        """Hold the call until there is a job for the worker."""
+    async def _dispatch_jobs(self, request: _Request, worker: Worker, secret: str, send: Send) -> None:
+        """Hold the call until there is a job for the worker.
+
+        :param secret: which the worker has proved
+        """
+        assert self._guard  # noqa: S101 - _serve() looked
         asked = JobRequest.parse(await request.body())
         demand = asked.demand(worker)
+        if asked.restarted:
+            await _answer(send, 200, {"jobs": [], "lost": await self._guard.dispatch.lost(demand)})
+            return
+
+        async def renew(changed: bool) -> Demand:
+            find = self._lookup.find_anew if changed else self._lookup.find
+            now = check_still_good(secret, await find(worker.name))
+            self._check_certificate(request, now)
+            return asked.demand(now)
+
         # While it waits it takes nobody's turn: the worker's other calls are served meanwhile.
         self._limits.leave(worker.name)
         request.in_turn = False
-        jobs = await dispatch.serve(demand, asked.wait, request.disconnected())
+        jobs = await self._guard.dispatch.serve(demand, asked.wait, request.disconnected(), renew)
         await _answer(send, 200, {"jobs": jobs})
 
     # --- calls that the uplink vouches for ----------------------------------------------------------
@@ -330,13 +346,16 @@ class EdgeMiddleware:
         request.worker = request.exchange.worker = worker.name
         request.proved = True
         _check_version(request)
-        assert self._guard  # noqa: S101 - _serve() looked
-        name, serial = request.only_header(CLIENT_NAME), request.only_header(CLIENT_SERIAL)
-        self._guard.certificates.check(name, serial, worker)
+        self._check_certificate(request, worker)
         await self._limits.enter(worker.name)
         request.in_turn = True
         await self._lookup.mark_seen(worker.name)
         return worker
+
+    def _check_certificate(self, request: _Request, worker: Worker) -> None:
+        assert self._guard  # noqa: S101 - _serve() looked
+        name, serial = request.only_header(CLIENT_NAME), request.only_header(CLIENT_SERIAL)
+        self._guard.certificates.check(name, serial, worker)
 
     async def _refuse(self, request: _Request, refusal: Refusal, send: Send, detail: str = "") -> None:
         attempt = refusal.correlation or request.claimed

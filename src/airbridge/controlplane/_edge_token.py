@@ -26,7 +26,14 @@ from airbridge.credential import Credential, is_worker_name
 if TYPE_CHECKING:
     from airbridge.identity.model import Worker
 
-__all__ = ["check_credential", "check_token", "claimed_worker", "credential_name", "resign"]
+__all__ = [
+    "check_credential",
+    "check_still_good",
+    "check_token",
+    "claimed_worker",
+    "credential_name",
+    "resign",
+]
 
 _ALGORITHM: Final = "HS512"  # what the stock edge worker signs with; no other is ever accepted
 _AUDIENCE: Final = "api"
@@ -72,13 +79,15 @@ def claimed_worker(authorization: str | None) -> str:
     return worker
 
 
-def check_token(authorization: str, worker: Worker | None, method_path: str) -> None:
+def check_token(authorization: str, worker: Worker | None, method_path: str) -> str:
     """Make sure that ``worker`` made ``authorization`` for a call of ``method_path``.
+
+    Returns the secret that it was made with, for :func:`check_still_good`.
 
     :param worker: who the token claims to be of; ``None``: nobody of that name is enrolled
     :raises Refusal: forged, expired, for another call, or the worker may not work any more
     """
-    claims = None
+    claims, used = None, ""
     for secret in (worker and worker.secrets) or _NOBODYS_SECRETS:
         try:
             claims = jwt.decode(
@@ -89,6 +98,7 @@ def check_token(authorization: str, worker: Worker | None, method_path: str) -> 
                 leeway=_LEEWAY_S,
                 options={"require": ["iss", "aud", "iat", "exp", "method"], "verify_iss": False},
             )
+            used = secret
             break
         except jwt.InvalidSignatureError:
             continue  # the other secret of a rotation
@@ -112,6 +122,19 @@ def check_token(authorization: str, worker: Worker | None, method_path: str) -> 
     if claims["method"] != method_path and unquote(str(claims["method"])) != method_path:
         raise Refusal(403, "token_invalid", "the token was made for another call", audited="token_other_call")
     _check_enrolment(worker)
+    return used
+
+
+def check_still_good(secret: str, worker: Worker | None) -> Worker:
+    """Make sure that who proved this secret some time ago may still work, and return it.
+
+    :param worker: as it is enrolled now
+    :raises Refusal: the secret is not good any more, or the enrolment has ended
+    """
+    if worker is None or secret not in worker.secrets:
+        raise _not_accepted("worker_unknown" if worker is None else "token_signature")
+    _check_enrolment(worker)
+    return worker
 
 
 def credential_name(text: str | None) -> str:

@@ -71,6 +71,10 @@ class Lookup:
             fresh, worker = self._roster.remembered(name)
             return worker if fresh else await self.in_thread(lambda: self._roster.find(name))
 
+    async def find_anew(self, name: str) -> Worker | None:
+        """Return the worker as the database has it now, whatever is remembered."""
+        return await self.in_thread(lambda: self._roster.find(name))
+
     async def mark_seen(self, name: str) -> None:
         """Note that a worker proved itself, now and then."""
         if self._roster.is_seen_stale(name):

@@ -10,10 +10,22 @@ from enum import Enum, auto
 from typing import Any, Final
 from urllib.parse import unquote
 
-__all__ = ["EDGE_API", "EXECUTION_API", "Call", "Kind", "job_of", "read_call", "task_instance_of"]
+__all__ = [
+    "EDGE_API",
+    "EXECUTION_API",
+    "OWN_API",
+    "Call",
+    "Kind",
+    "held_s",
+    "job_of",
+    "jobs_of",
+    "read_call",
+    "task_instance_of",
+]
 
 EDGE_API: Final = "/edge_worker/v1/"
 EXECUTION_API: Final = "/execution/"
+OWN_API: Final = "/airbridge/v1/"
 
 _JOB: Final = "(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[^/]+)/(?P<map>[^/]+)"
 _ID: Final = "(?P<id>[^/]+)"
@@ -26,6 +38,8 @@ class Kind(Enum):
     HEARTBEAT = auto()
     """The worker's own."""
     FETCH = auto()
+    JOBS = auto()
+    """The question for jobs that is held (see :mod:`airbridge.controlplane._dispatch`)."""
     LOG = auto()
     """A piece of a job's log: live view only, the whole log goes to S3."""
     JOB_STATE = auto()
@@ -54,6 +68,7 @@ _EXECUTION: Final = (
     (Kind.TASK_REPORT, "PUT", re.compile(f"task-instances/{_ID}/rtif")),
     (Kind.TASK_REPORT, "POST", re.compile("xcoms/[^/]+/[^/]+/[^/]+/[^/]+")),
 )
+_OWN: Final = ((Kind.JOBS, "POST", re.compile("jobs/[^/]+")),)
 _ENDED: Final = frozenset({"success", "failed"})
 
 
@@ -63,7 +78,7 @@ class Call:
 
     kind: Kind
     api: str
-    """:data:`EDGE_API` or :data:`EXECUTION_API`."""
+    """:data:`EDGE_API`, :data:`EXECUTION_API` or :data:`OWN_API`."""
     path: str
     """Decoded, below the API's prefix: what a token names as its method."""
     job: str = ""
@@ -82,12 +97,12 @@ def _job_key(dag: str, task: str, run: str, attempt: object, index: object) -> s
 
 
 def read_call(verb: str, target: str) -> Call | None:
-    """Return which call this is; ``None``: of none of the two APIs.
+    """Return which call this is; ``None``: none that goes through the courier.
 
     :param target: path and query as called
     """
     raw = target.partition("?")[0]
-    for api, rules in ((EDGE_API, _EDGE), (EXECUTION_API, _EXECUTION)):
+    for api, rules in ((EDGE_API, _EDGE), (EXECUTION_API, _EXECUTION), (OWN_API, _OWN)):
         if not raw.startswith(api):
             continue
         path = raw.removeprefix(api)
@@ -100,22 +115,38 @@ def read_call(verb: str, target: str) -> Call | None:
             if "dag" in named:
                 job = _job_key(named["dag"], named["task"], named["run"], named["try"], named["map"])
             return Call(kind, api, unquote(path), job, ends_job=named.get("state") in _ENDED)
-        return Call(Kind.QUESTION, api, unquote(path))
+        # Of AirBridge's own calls, the others are for whoever asks the uplink.
+        return None if api == OWN_API else Call(Kind.QUESTION, api, unquote(path))
     return None
 
 
 def job_of(answer: bytes) -> tuple[str, str] | None:
     """Return task instance and job that an answer to a fetch hands out; ``None``: it hands out none."""
     try:
-        given: Any = json.loads(answer)
-        if given is None:
-            return None
-        job = _job_key(
-            given["dag_id"], given["task_id"], given["run_id"], given["try_number"], given["map_index"]
-        )
-        return str(given["command"]["ti"]["id"]), job
+        return _given(json.loads(answer))
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def jobs_of(answer: bytes) -> dict[str, str]:
+    """Return the job of each task instance that an answer to the held question hands out."""
+    try:
+        return dict(_given(one) for one in json.loads(answer)["jobs"])
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def held_s(question: bytes) -> float:
+    """Return for how many seconds the worker lets its question for jobs be held; 0: it wants to know now."""
+    try:
+        return max(0.0, float(json.loads(question)["wait"]))
+    except (ValueError, TypeError, KeyError):
+        return 0.0
+
+
+def _given(job: Any) -> tuple[str, str]:
+    key = _job_key(job["dag_id"], job["task_id"], job["run_id"], job["try_number"], job["map_index"])
+    return str(job["command"]["ti"]["id"]), key
 
 
 def task_instance_of(authorization: str) -> str:

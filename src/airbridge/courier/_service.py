@@ -16,7 +16,16 @@ import structlog
 from aiohttp import web
 
 from airbridge.courier._answers import Answer, Meaning, is_repeat_of
-from airbridge.courier._calls import EDGE_API, Call, Kind, job_of, read_call, task_instance_of
+from airbridge.courier._calls import (
+    EDGE_API,
+    Call,
+    Kind,
+    held_s,
+    job_of,
+    jobs_of,
+    read_call,
+    task_instance_of,
+)
 from airbridge.courier._link import Link
 from airbridge.courier._sender import Sender
 from airbridge.courier._signature import is_signed_by
@@ -38,9 +47,14 @@ _TASK_PATIENCE_S: Final = 4.0
 _WORKER_PATIENCE_S: Final = 8.0
 # A registration may wait: nothing runs yet.
 _REGISTRATION_PATIENCE_S: Final = 60.0
+# On top of the time that the worker lets its question for jobs be held: a slow control plane still answers.
+_HELD_PATIENCE_S: Final = 20.0
+# A question is signed for half a minute. One that waits for the control plane to come back must not grow old.
+_LONGEST_HELD_HERE_S: Final = 15.0
 # The gateway takes bodies of 10 MB.
 _LONGEST_BODY: Final = 16 * 1024 * 1024
 _POLL_S: Final = 0.25
+_SHORT_POLL_S: Final = 0.05
 _SHUTDOWN_S: Final = 5.0
 
 _log = structlog.get_logger("airbridge.courier")
@@ -48,6 +62,14 @@ _log = structlog.get_logger("airbridge.courier")
 
 def _error(status: int, detail: object) -> web.Response:
     return web.json_response({"detail": detail}, status=status)
+
+
+def _no_jobs() -> web.Response:
+    return web.json_response({"jobs": []})
+
+
+def _hung_up(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _handed_on(answer: Answer) -> web.Response:
@@ -97,12 +119,15 @@ class _Courier:
         body = await request.read()
         headers = end_to_end(request.headers)
         report = Report(self._stream_of(call, headers), request.method, target, headers, body)
-        if call.kind is Kind.FETCH:
-            return await self._fetch(report)
-        if call.kind is Kind.HEARTBEAT:
-            return await self._heartbeat(report)
-        if call.kind is Kind.TASK_HEARTBEAT:
-            return await self._task_heartbeat(report)
+        own_way = {
+            Kind.FETCH: self._fetch,
+            Kind.HEARTBEAT: self._heartbeat,
+            Kind.TASK_HEARTBEAT: self._task_heartbeat,
+        }
+        if handle := own_way.get(call.kind):
+            return await handle(report)
+        if call.kind is Kind.JOBS:
+            return await self._jobs(request, report)
         if call.kind.is_report:
             return await self._report(call, report)
         return await self._ask(request, call, report)
@@ -134,6 +159,34 @@ class _Courier:
             if given is not None:
                 await self._store.took(*given)
             return _handed_on(answer)
+
+    async def _jobs(self, request: web.Request, report: Report) -> web.Response:
+        """Hand the question for jobs on, once the control plane is there and has heard what this host knows.
+
+        A job whose start it has not heard of it would hand out again.
+        """
+        held = held_s(report.body)
+        deadline = time.monotonic() + min(max(held, _POLL_S), _LONGEST_HELD_HERE_S)
+        while not self._link.is_there or self._sender.is_busy:
+            if time.monotonic() >= deadline or _hung_up(request):
+                # The worker asks again: at once where it was held, after a pause where it was not.
+                return _no_jobs() if held else _error(503, "the control plane is away")
+            await asyncio.sleep(_SHORT_POLL_S)
+        sending = asyncio.create_task(self._send(report, held + _HELD_PATIENCE_S))
+        try:
+            while not sending.done() and not _hung_up(request):
+                await asyncio.wait((sending,), timeout=_POLL_S)
+        finally:
+            if not sending.done():
+                sending.cancel()  # so that the control plane gives jobs to nobody who is gone
+        if not sending.done():
+            return _no_jobs()
+        answer = sending.result()
+        if given := jobs_of(answer.body) if answer.meaning is Meaning.DONE else None:
+            await self._store.assign(given)
+        if answer.status == 0:
+            return _error(503, answer.reason)
+        return _handed_on(answer)
 
     async def _heartbeat(self, report: Report) -> web.Response:
         if self._link.is_there:

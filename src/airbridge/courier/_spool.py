@@ -229,6 +229,17 @@ class Spool:
         self._jobs[task_instance] = stream
         self._notes[_FETCH] = following
 
+    def assign(self, streams: Mapping[str, str]) -> None:
+        """Note to which job each of these task instances belongs."""
+        now = self._clock()
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO job VALUES (?, ?, ?)",
+                [(task_instance, stream, now) for task_instance, stream in streams.items()],
+            )
+        self._jobs.update(streams)
+
     def stream_of(self, task_instance: str) -> str:
         """Return the stream of the job that a task instance belongs to; of its own where none is known."""
         return self._jobs.get(task_instance, task_instance)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from airbridge.courier._spool import Report, Spool, Totals, Waiting
 
@@ -73,6 +73,10 @@ class Store:
     async def took(self, task_instance: str, stream: str) -> None:
         """See :meth:`Spool.took`."""
         await self._run(lambda: self._spool.took(task_instance, stream))
+
+    async def assign(self, streams: Mapping[str, str]) -> None:
+        """See :meth:`Spool.assign`."""
+        await self._run(lambda: self._spool.assign(streams))
 
     async def ended(self, stream: str) -> None:
         """See :meth:`Spool.ended`."""

@@ -1,11 +1,14 @@
-"""Hears from Postgres which queues got jobs, and looks itself now and then in case it heard nothing."""
+"""Hears from Postgres which queues got jobs, and looks itself now and then in case it heard nothing.
+
+On the same connection it hears which workers may do something else now.
+"""
 
 from __future__ import annotations
 
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 import structlog
@@ -14,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wai
 
 from airbridge.dispatch.queue import CHANNEL, JobQueue
 from airbridge.errors import UnreachableError
+from airbridge.identity.store import CHANGES_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,15 +43,22 @@ class JobListener:
     Args:
         database: where jobs are queued.
         announce: called in the listener's thread with the names of queues that may hold a job.
+        changed: the same with the names of workers whose enrolment has changed.
         poll_s: seconds between two looks of its own.
     """
 
     def __init__(
-        self, database: Database, announce: Callable[[frozenset[str]], None], poll_s: float = POLL_S
+        self,
+        database: Database,
+        announce: Callable[[frozenset[str]], None],
+        changed: Callable[[frozenset[str]], None] = lambda _: None,
+        *,
+        poll_s: float = POLL_S,
     ) -> None:
         self._database = database
         self._queue = JobQueue(database)
         self._announce = announce
+        self._changed = changed
         self._poll_s = poll_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="airbridge-jobs", daemon=True)
@@ -81,13 +92,15 @@ class JobListener:
         try:
             connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             with connection.cursor() as cursor:
-                cursor.execute(f"LISTEN {CHANNEL}")
+                cursor.execute(f"LISTEN {CHANNEL}; LISTEN {CHANGES_CHANNEL}")
             log.info("hears of queued jobs")
             look_at = time.monotonic()  # at once: what was queued while nobody listened
             while not self._stop.is_set():
                 # Before the wait: an answer to a statement may have brought announcements along.
                 connection.poll()
-                heard = frozenset(notice.payload for notice in connection.notifies)
+                heard = _payloads(connection, CHANNEL)
+                if changed := _payloads(connection, CHANGES_CHANNEL):
+                    self._changed(changed)
                 connection.notifies.clear()
                 now = time.monotonic()
                 if now >= look_at:
@@ -102,6 +115,10 @@ class JobListener:
     def _tell(self, queues: frozenset[str]) -> None:
         if queues:
             self._announce(queues)
+
+
+def _payloads(connection: Any, channel: str) -> frozenset[str]:
+    return frozenset(notice.payload for notice in connection.notifies if notice.channel == channel)
 
 
 def _log_failure(state: RetryCallState) -> None:

@@ -64,6 +64,11 @@ _CLAIM: Final = """
               job.command, job.concurrency_slots, job.queue
 """
 
+_RUNNING: Final = """
+    SELECT dag_id, task_id, run_id, map_index, try_number FROM edge_job
+    WHERE edge_worker = %(worker)s AND state = 'running'
+"""
+
 _BACKLOG: Final = """
     SELECT count(*) FROM (
         SELECT 1 FROM edge_job WHERE state = 'queued' AND queue = ANY(%(queues)s) LIMIT %(most)s
@@ -140,6 +145,12 @@ class JobQueue:
         with self._database.cursor() as cursor:
             cursor.execute("SELECT DISTINCT queue FROM edge_job WHERE state = 'queued'")
             return frozenset(row[0] for row in cursor.fetchall())
+
+    def running(self, worker: str) -> frozenset[JobKey]:
+        """Return the attempts that run on a worker, as far as is known here."""
+        with self._database.cursor() as cursor:
+            cursor.execute(_RUNNING, {"worker": worker})
+            return frozenset(JobKey(*row) for row in cursor.fetchall())
 
     def claim(self, demand: Demand, sharers: int = 1, is_wanted: Callable[[], bool] = lambda: True) -> Claim:
         """Give jobs to a worker: first what it was given and never got, then what is queued.

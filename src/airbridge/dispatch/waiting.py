@@ -28,10 +28,14 @@ class Ticket:
         """The last round of announcements that it was woken in."""
         self.superseded = False
         """Whether the same worker has sent another request since."""
+        self.changed = False
+        """Whether the worker's enrolment has changed since this was last set to False."""
         self._woken = asyncio.Event()
 
     async def wait(self, timeout: float) -> bool:
-        """Return True when there may be a job, False after ``timeout`` seconds or when superseded."""
+        """Return True when there may be a job, or the enrolment has changed; False after ``timeout`` seconds
+        or when superseded.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._woken.wait()
@@ -98,6 +102,13 @@ class WaitingRoom:
         """Wake the request of one worker, of which a slot has become free."""
         if ticket := self._tickets.get(worker):
             ticket.wake(ticket.round)
+
+    def change(self, workers: Iterable[str]) -> None:
+        """Wake the requests of workers whose enrolment has changed."""
+        for worker in workers:
+            if ticket := self._tickets.get(worker):
+                ticket.changed = True
+                ticket.wake(ticket.round)
 
     def wake(self, queues: Iterable[str], number: int) -> None:
         """Wake the request that has waited longest for any of ``queues`` and was not woken in this round."""

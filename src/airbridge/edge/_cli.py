@@ -51,16 +51,23 @@ def launch_command() -> None:
 
 @app.command("work", hidden=True)
 def work_command(
-    uplink: Annotated[str, typer.Option()],
+    courier: Annotated[str, typer.Option()],
     edge_hostname: Annotated[str, typer.Option()],
     queues: Annotated[str, typer.Option()],
     concurrency: Annotated[int, typer.Option()],
+    restarted: Annotated[bool, typer.Option("--restarted")] = False,
 ) -> None:
     """Be the edge worker; launch becomes this once the host may work."""
     from airbridge.edge._work import work
 
     _configure_logging()
-    work(uplink=uplink, hostname=edge_hostname, queues=tuple(queues.split(",")), concurrency=concurrency)
+    work(
+        courier=courier,
+        restarted=restarted,
+        hostname=edge_hostname,
+        queues=tuple(queues.split(",")),
+        concurrency=concurrency,
+    )
 
 
 @app.command("health")

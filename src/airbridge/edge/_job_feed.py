@@ -44,13 +44,13 @@ class JobFeed:
     """Asks for jobs until it is answered. Use it as an async context manager.
 
     Args:
-        uplink: ``http://host:port`` of the uplink.
+        courier: ``http://host:port`` of the courier, which knows what this host has not reported yet.
         worker: the worker's name.
         secret: the worker's secret, which signs each call.
     """
 
-    def __init__(self, uplink: str, worker: str, secret: str) -> None:
-        self._url = f"{uplink}{API_PREFIX}jobs/{worker}"
+    def __init__(self, courier: str, worker: str, secret: str) -> None:
+        self._url = f"{courier}{API_PREFIX}jobs/{worker}"
         self._worker = worker
         self._secret = secret
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
@@ -81,17 +81,26 @@ class JobFeed:
         :param held_s: seconds that the call may be held
         """
         body = {"queues": list(queues), "free": free, "wait": held_s, "holding": list(holding)}
-        answer: list[dict[str, Any]] = await self._retrying(self._ask, body)
+        answer: list[dict[str, Any]] = await self._retrying(self._ask, body, "jobs")
         return answer
 
-    async def _ask(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+    async def lost(self, queues: Sequence[str]) -> list[AttemptKey]:
+        """Return the attempts that ran on the worker in whose place this one is.
+
+        Goes on asking as :meth:`jobs` does.
+        """
+        body = {"queues": list(queues), "free": 0, "restarted": True}
+        answer: list[list[Any]] = await self._retrying(self._ask, body, "lost")
+        return [(dag, task, run, index, number) for dag, task, run, index, number in answer]
+
+    async def _ask(self, body: dict[str, Any], wanted: str) -> list[Any]:
         headers = request_headers(self._secret, self._worker, f"jobs/{self._worker}")
         try:
             response = await self._client.post(self._url, json=body, headers=headers)
             if response.status_code != httpx.codes.OK:
                 raise _NotNowError(f"HTTP {response.status_code}: {response.text[:_SHOWN]}")
-            jobs: list[dict[str, Any]] = response.json()["jobs"]
-            return jobs
+            answer: list[Any] = response.json()[wanted]
+            return answer
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise _NotNowError(str(error) or type(error).__name__) from error
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["list_unsent", "put_on_list", "send_listed", "send_rest", "sweep", "waits_for_s3"]
+__all__ = ["is_sent", "list_unsent", "put_on_list", "send_listed", "send_rest", "sweep", "waits_for_s3"]
 
 _SUFFIX: Final = ".sent"
 _LIST: Final = ".unsent"
@@ -65,6 +65,14 @@ def send_rest(log: Path, send: Callable[[str], bool], *, whole_lines: bool = Fal
         mark.truncate(0)
         mark.write(str(sent + len(rest)).encode())
     return True
+
+
+def is_sent(log: Path) -> bool:
+    """Return whether S3 has all of ``log``."""
+    try:
+        return log.stat().st_size <= _read_number(_mark_of(log).read_bytes())
+    except OSError:
+        return False
 
 
 def put_on_list(root: Path, log: Path) -> None:

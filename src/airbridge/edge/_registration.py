@@ -62,13 +62,17 @@ def claim_name(
     name: str,
     heartbeat_interval: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
+) -> bool:
     """Return when the name may be registered by this process. ``presence`` must hold its lock.
+
+    Returns whether the last one under this name was this host's own, and so is dead beyond doubt, with all
+    that it ran.
 
     :param heartbeat_interval: seconds, as configured on both sides
     :raises RefusedError: another worker lives under this name
     """
     first = current = registry.registration()
+    ours_before = first is not None and _is_ours(first, presence)
     waited_since = reminded = time.monotonic()
     while current is not None and not current.free:
         if first is not None and current.last_update != first.last_update:
@@ -77,8 +81,7 @@ def claim_name(
                 f"{current.age_s:.1f} s ago",
                 fix="stop it, or give this worker a WORKER_NAME of its own",
             )
-        own_age = presence.mark_age()
-        ours = own_age is not None and current.age_s >= own_age - _AGE_TOLERANCE_S
+        ours = _is_ours(current, presence)
         if ours and current.age_s >= _PROOF_AFTER * heartbeat_interval:
             registry.sign_off(_offline_for(current.state))
             presence.forget()
@@ -97,3 +100,10 @@ def claim_name(
         current = registry.registration()
     if first is not None and not first.free:
         _log.info("name is free", worker=name, waited_s=round(time.monotonic() - waited_since, 1))
+    return ours_before
+
+
+def _is_ours(registration: Registration, presence: Presence) -> bool:
+    """Return whether the control plane's last heartbeat came from a worker of this host."""
+    own_age = presence.mark_age()
+    return own_age is not None and registration.age_s >= own_age - _AGE_TOLERANCE_S

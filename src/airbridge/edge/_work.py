@@ -8,10 +8,11 @@ import os
 __all__ = ["work"]
 
 
-def work(*, uplink: str, hostname: str, queues: tuple[str, ...], concurrency: int) -> None:
+def work(*, courier: str, restarted: bool, hostname: str, queues: tuple[str, ...], concurrency: int) -> None:
     """Work until drained; signals, pid file and the commands ``airflow edge status|stop`` are the provider's.
 
-    :param uplink: ``http://host:port`` of the uplink
+    :param courier: ``http://host:port`` of the courier
+    :param restarted: the worker before was this host's own, and is dead
     """
     # As the provider's own command says it, which looks at the command line for that: there is no database.
     os.environ["_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK"] = "1"
@@ -24,7 +25,8 @@ def work(*, uplink: str, hostname: str, queues: tuple[str, ...], concurrency: in
     from airbridge.edge.runner import Runner
 
     runner = Runner(
-        uplink,
+        courier,
+        restarted=restarted,
         pid_file_path=pid_file_path(None),
         hostname=hostname,
         queues=list(queues),

@@ -103,12 +103,19 @@ def _wait_for_dags(store: Path) -> None:
         time.sleep(_STORE_POLL_S)
 
 
-def worker_command(settings: EdgeSettings) -> list[str]:
-    """Return the command line of the edge worker; the provider's program lies beside this Python."""
+def worker_command(settings: EdgeSettings, *, restarted: bool = False) -> list[str]:
+    """Return the command line of the edge worker; the provider's program lies beside this Python.
+
+    :param restarted: the worker before was this host's own, and is dead
+    """
     program = (
         [str(Path(sys.executable).parent / "airflow"), "edge", "worker"]
         if settings.worker_runner == "stock"
-        else [sys.executable, "-m", "airbridge.edge", "work", "--uplink", settings.uplink_url]
+        else [
+            *(sys.executable, "-m", "airbridge.edge", "work"),
+            *("--courier", settings.courier_url),
+            *(["--restarted"] if restarted else []),
+        ]
     )
     return [
         *program,
@@ -134,14 +141,14 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped(number)
 
 
-def _become_worker(settings: EdgeSettings) -> NoReturn:
+def _become_worker(settings: EdgeSettings, *, restarted: bool) -> NoReturn:
     environment = airflow_environment(
         settings, os.environ, write_private_token(settings.token, settings.worker_name)
     )
     # Process ids repeat in a container: a worker that was killed may have had this very one, and the
     # stock worker refuses to start over its own number. The lock says that the file's owner is gone.
     pid_file(environment).unlink(missing_ok=True)
-    command = worker_command(settings)
+    command = worker_command(settings, restarted=restarted)
     _log.info(
         "starting the edge worker",
         worker=settings.worker_name,
@@ -189,11 +196,11 @@ def _launch() -> NoReturn:
         patient.check_enrolment()
         ensure_certificate(settings, control_plane)
         _wait_for_dags(settings.dag_store)
-        claim_name(
+        restarted = claim_name(
             patient,
             presence,
             name=settings.worker_name,
             heartbeat_interval=settings.edge_heartbeat_interval,
         )
     presence.forget()
-    _become_worker(settings)
+    _become_worker(settings, restarted=restarted)

@@ -4,6 +4,7 @@ A subclass of ``airflow.providers.edge3.cli.worker.EdgeWorker`` (5.1.0). Registr
 maintenance mode, signals and states are the provider's. Different here:
 
 * jobs come by a call that is held (:mod:`airbridge.edge._job_feed`), several at once;
+* in the place of a worker that was killed, it says at once that the tasks of that one have failed;
 * the end of a task is noticed when its process ends, not at the next look, and frees its slot at once;
 * processes are forked from one that has everything imported and its garbage collector frozen, and a task's
   client of the Execution API loads no certificates for the plain HTTP to the uplink.
@@ -23,25 +24,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import httpx
 import structlog
 from aiohttp import ClientResponseError
 from airflow.configuration import conf
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.edge3.cli.api_client import jobs_set_state, logs_push
 from airflow.providers.edge3.cli.worker import EdgeWorker, _reset_parent_signal_state
 from airflow.providers.edge3.worker_api.datamodels import EdgeJobFetched
-from airflow.sdk import __version__ as sdk_version
-from airflow.sdk.api.client import API_VERSION, BearerAuth, Client, add_correlation_id, raise_on_4xx_5xx
-from airflow.sdk.execution_time.supervisor import supervise
 from airflow.utils import timezone
 from airflow.utils.state import TaskInstanceState
 from setproctitle import setproctitle
 
 from airbridge.edge._job_feed import HELD_S, AttemptKey, JobFeed
+from airbridge.edge._log_files import is_sent
 from airbridge.edge._process_end import ProcessEnd
+from airbridge.edge._supervise import supervise_task
 from airbridge.edge._warm import warm_up
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from airflow.executors.workloads import ExecuteTask
     from airflow.providers.edge3.cli.dataclasses import Job
 
@@ -51,37 +53,8 @@ __all__ = ["Runner"]
 _LOG_INTERVAL_S: Final = 2.0
 # For the last question before a stop; a control plane that is away must not hold it up.
 _RECALL_S: Final = 10.0
-_CONNECTIONS: Final = httpx.Limits(max_keepalive_connections=1, max_connections=10)  # as supervise() has it
-
 
 _log = structlog.get_logger("airbridge.edge.runner")
-
-
-class _TaskClient(Client):  # type: ignore[misc]
-    """The Task SDK's client of the Execution API, for the plain HTTP between a worker and its uplink.
-
-    ``airflow.sdk.api.client.Client.__init__`` (Task SDK 1.0.4) reads the whole trust store for every task,
-    30 to 50 ms, whatever the address; all else is as there.
-    """
-
-    def __init__(self, server: str, token: str) -> None:
-        python = ".".join(map(str, sys.version_info[:3]))
-        httpx.Client.__init__(
-            self,
-            base_url=server,
-            auth=BearerAuth(token),
-            headers={
-                "user-agent": f"apache-airflow-task-sdk/{sdk_version} (Python/{python})",
-                "airflow-api-version": API_VERSION,
-            },
-            event_hooks={
-                "response": [self._update_auth, raise_on_4xx_5xx],
-                "request": [add_correlation_id],
-            },
-            limits=_CONNECTIONS,
-            verify=False,  # of plain HTTP there is nothing to verify
-            trust_env=False,
-        )
 
 
 def _key(job: Job) -> AttemptKey:
@@ -89,23 +62,21 @@ def _key(job: Job) -> AttemptKey:
     return (key.dag_id, key.task_id, key.run_id, key.map_index, key.try_number)
 
 
-def _client(server: str, token: str) -> Client | None:
-    """Return a client for ``server``; ``None``: let the Task SDK make its own."""
-    return _TaskClient(server, token) if server.startswith("http://") else None
-
-
 class Runner(EdgeWorker):  # type: ignore[misc]
     """An edge worker that is told of jobs.
 
     Args:
-        uplink: ``http://host:port`` of the uplink.
+        courier: ``http://host:port`` of the courier.
+        restarted: the worker before was this host's own, and is dead with all that it ran.
         arguments: those of the provider's worker.
     """
 
-    def __init__(self, uplink: str, **arguments: Any) -> None:
+    def __init__(self, courier: str, *, restarted: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._feed = JobFeed(uplink, self.hostname, conf.get("api_auth", "jwt_secret"))
+        self._feed = JobFeed(courier, self.hostname, conf.get("api_auth", "jwt_secret"))
+        self._has_lost = restarted
         self._asking: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Work until drained."""
@@ -124,8 +95,28 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             self._asking = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
+        if self._has_lost:
+            await self._report_lost()
+            self._has_lost = False
         while not self.drain and not self.maintenance_mode and self.free_concurrency > 0:
             await self._take(self.free_concurrency, HELD_S)
+
+    async def _report_lost(self) -> None:
+        """Say that the tasks of the worker before this one have failed, before this one runs any.
+
+        Nobody else would notice for as long as a task may say nothing, which is many minutes, because a host
+        that is only cut off goes on. Through the courier, so that what that worker had to say itself comes
+        first: a task that had ended stays ended.
+        """
+        for dag_id, task_id, run_id, map_index, try_number in await self._feed.lost(self.queues or []):
+            key = TaskInstanceKey(dag_id, task_id, run_id, try_number, map_index)
+            _log.warning("task lost with the worker that was killed", job=str(key))
+            await logs_push(
+                task=key,
+                log_chunk_time=timezone.utcnow(),
+                log_chunk_data="The edge worker was killed while this task ran, and the task with it.\n",
+            )
+            await self._set_state(key, TaskInstanceState.FAILED)
 
     async def _take(self, free: int, held_s: float) -> None:
         holding = {_key(job) for job in self.jobs}
@@ -158,10 +149,26 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             await self._recall()
         return changed
 
+    def _start_draining(self) -> bool:
+        """Stop asking, whoever wants the worker to end: a call that is held would still be answered."""
+        started: bool = super()._start_draining()
+        if started:
+            self._recalling = asyncio.create_task(self._recall())
+        return started
+
+    def shutdown_handler(self) -> None:
+        """End the tasks and the worker; what was handed out just now is handed out at the next start."""
+        super().shutdown_handler()
+        if self._recalling is not None:
+            self._recalling.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
     async def loop(self) -> None:
         """Work until drained."""
         await super().loop()
-        await self._recall()
+        if self._recalling is not None:
+            await asyncio.wait((self._recalling,))
         if self.jobs:
             await super().loop()
 
@@ -194,7 +201,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
                     task_instance_id=edge_job.task_instance_id,
                 )
             await self._report(job, state)
-            await self._push_logs_in_chunks(job)
+            if not is_sent(job.logfile):
+                await self._push_logs_in_chunks(job)  # what S3 has is read from there
         except Exception:
             # The next jobs are worth more than a log line that could not be sent.
             _log.exception("job could not be reported", job=edge_job.identifier)
@@ -202,14 +210,18 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             self.jobs.remove(job)
             job.cleanup()
 
+    async def _report(self, job: Job, state: TaskInstanceState) -> None:
+        await self._set_state(job.edge_job.key, state, job.edge_job.task_instance_id)
+
     @staticmethod
-    async def _report(job: Job, state: TaskInstanceState) -> None:
-        edge_job = job.edge_job
+    async def _set_state(
+        key: TaskInstanceKey, state: TaskInstanceState, task_instance_id: UUID | None = None
+    ) -> None:
         try:
-            await jobs_set_state(edge_job.key, state, task_instance_id=edge_job.task_instance_id)
+            await jobs_set_state(key, state, task_instance_id=task_instance_id)
         except ClientResponseError as error:
             # The job is somebody else's by now; what its task does is between it and the Execution API.
-            _log.warning("state refused", job=edge_job.identifier, state=str(state), status=error.status)
+            _log.warning("state refused", job=str(key), state=str(state), status=error.status)
 
     def _run_job_via_supervisor(self, workload: ExecuteTask, error_file_path: Path) -> NoReturn:
         """Run a task; called in the forked process."""
@@ -221,17 +233,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             f"airflow edge supervisor: dag_id={task.dag_id} task_id={task.task_id} run_id={task.run_id}"
             f" map_index={task.map_index} try_number={task.try_number}"
         )
-        server = self._execution_api_server_url
         try:
-            code = supervise(
-                ti=task,
-                dag_rel_path=workload.dag_rel_path,
-                bundle_info=workload.bundle_info,
-                token=workload.token,
-                server=server,
-                log_path=workload.log_path,
-                client=_client(server, workload.token),
-            )
+            code = supervise_task(workload, self._execution_api_server_url)
         except Exception:
             with suppress(OSError):
                 error_file_path.write_text(traceback.format_exc())

@@ -22,6 +22,7 @@ import structlog
 from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER, DEFAULT_LOGGING_CONFIG
 from airflow.configuration import conf
 from airflow.providers.amazon.aws.log.s3_task_handler import S3RemoteLogIO
+from botocore.exceptions import ClientError
 
 from airbridge.courier_status import read_status
 from airbridge.edge._correlation import (
@@ -73,15 +74,33 @@ class _TaskLogs(S3RemoteLogIO):  # type: ignore[misc]
         return lambda text: self._append(text, remote)
 
     def _append(self, text: str, remote: str) -> bool:
-        text = text.removesuffix("\n")  # write() puts one between the old and the new
+        text = text.removesuffix("\n")  # there is one between the old and the new
         try:
-            if self.s3_log_exists(remote):
-                # Not left to write(): it takes an old log that it cannot read for an empty one.
-                text = f"{self.hook.read_key(remote)}\n{text}"
+            if self._create(text, remote):
+                return True
+            # Not left to write(): it takes an old log that it cannot read for an empty one.
+            text = f"{self.hook.read_key(remote)}\n{text}"
         except Exception:
-            _log.exception("what S3 has of %s could not be read", remote)
+            _log.exception("what S3 has of %s could not be read, or added to", remote)
             return False
         return bool(self.write(text, remote, append=False))
+
+    def _create(self, text: str, remote: str) -> bool:
+        """Store the log where none is yet; False: there is one.
+
+        One request instead of two, and none of the threads that the hook's own upload starts.
+        """
+        bucket, key = self.hook.parse_s3_url(remote)
+        options = dict(self.hook.extra_args)
+        if conf.getboolean("logging", "ENCRYPT_S3_LOGS"):
+            options["ServerSideEncryption"] = "AES256"
+        try:
+            self.hook.conn.put_object(Bucket=bucket, Key=key, Body=text.encode(), IfNoneMatch="*", **options)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "PreconditionFailed":
+                return False
+            raise
+        return True
 
 
 def _is_away() -> bool:

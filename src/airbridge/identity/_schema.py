@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["SCHEMA_VERSION", "migrate_schema", "schema_version"]
+__all__ = ["CHANGES_CHANNEL", "SCHEMA_VERSION", "migrate_schema", "schema_version"]
+
+CHANGES_CHANNEL: Final = "airbridge_worker_changed"
+"""Postgres notifies it of each worker that may do something else now; the payload is its name."""
 
 # Any constant: it names the lock that two first starts at the same time meet at.
 _LOCK: Final = 0x41_42_49_44  # "ABID"
@@ -96,6 +99,24 @@ _STEPS: Final = (
         ends_at    timestamptz
     );
     CREATE INDEX publisher_secret_publisher ON airbridge.publisher_secret (publisher);
+    """,
+    # Not for last_seen, which changes all the time, nor for a secret that is added: nothing ends with it.
+    f"""
+    CREATE FUNCTION airbridge.announce_worker() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('{CHANGES_CHANNEL}', OLD.name);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER worker_changed
+        AFTER UPDATE OF queues, concurrency, expires_at, revoked_at OR DELETE ON airbridge.worker
+        FOR EACH ROW EXECUTE FUNCTION airbridge.announce_worker();
+    CREATE FUNCTION airbridge.announce_worker_secret() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('{CHANGES_CHANNEL}', OLD.worker);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER worker_secret_ended AFTER UPDATE OF ends_at OR DELETE ON airbridge.worker_secret
+        FOR EACH ROW EXECUTE FUNCTION airbridge.announce_worker_secret();
     """,
 )
 

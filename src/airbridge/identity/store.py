@@ -13,7 +13,7 @@ from airbridge.credential import Credential, JoinToken
 from airbridge.errors import AirbridgeError, RefusedError
 from airbridge.identity._cipher import Cipher
 from airbridge.identity._principals import WORKER, Principals
-from airbridge.identity._schema import SCHEMA_VERSION, migrate_schema, schema_version
+from airbridge.identity._schema import CHANGES_CHANNEL, SCHEMA_VERSION, migrate_schema, schema_version
 from airbridge.identity.model import Allowance, HeldCertificate, Worker, check_name
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airbridge.identity.model import IssuedCertificate
 
 __all__ = [
+    "CHANGES_CHANNEL",
     "JOIN_LIFETIME",
     "JOIN_REPEAT",
     "SCHEMA_VERSION",

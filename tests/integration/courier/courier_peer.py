@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -79,6 +80,8 @@ class Peer:
         self.seen: list[Seen] = []
         self.jobs: list[dict[str, Any]] = []
         self.handed: dict[str, dict[str, Any]] = {}
+        self.hung_up = 0
+        """Held questions for jobs whose connection was closed before they were answered."""
         self._lock = threading.Lock()
         self._port = 0
         self._server: http.server.ThreadingHTTPServer | None = None
@@ -141,8 +144,20 @@ class Peer:
                 return
             self._answer(handler, script.status, script.body, script.headers)
             return
+        if request.path.startswith("/airbridge/v1/jobs/") and not self._hold(handler, request):
+            return
         status, body = self._process(request)
         self._answer(handler, status, body, {"Content-Type": "application/json"})
+
+    def _hold(self, handler: http.server.BaseHTTPRequestHandler, request: Seen) -> bool:
+        """Wait for jobs as long as the question says; False: who asked has gone."""
+        deadline = time.monotonic() + request.json["wait"]
+        while not self.jobs and time.monotonic() < deadline:
+            if select.select([handler.connection], [], [], 0.05)[0]:
+                self.hung_up += 1
+                handler.close_connection = True
+                return False
+        return True
 
     @staticmethod
     def _answer(
@@ -160,6 +175,9 @@ class Peer:
             return 200, b"{}"
         with self._lock:
             self.seen.append(request)
+            if request.path.startswith("/airbridge/v1/jobs/"):
+                jobs, self.jobs = self.jobs, []
+                return 200, json.dumps({"jobs": jobs}).encode()
             if "/jobs/fetch/" in request.path:
                 number = request.headers["X-AirBridge-Fetch"]
                 if number not in self.handed and self.jobs:
@@ -276,6 +294,15 @@ class Courier:
         answer = self.edge("POST", f"jobs/fetch/{WORKER}", {"queues": ["default"], "free_concurrency": 4})
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def jobs(self, wait: float = 20.0, patience: float = 30.0) -> Any:
+        """The held question of AirBridge's own worker."""
+        path = f"jobs/{WORKER}"
+        body = {"queues": ["default"], "free": 4, "wait": wait, "holding": []}
+        headers = {"Authorization": request_token(SECRET, WORKER, path), "Content-Type": "application/json"}
+        answer = self.http.post(f"/airbridge/v1/{path}", json=body, headers=headers, timeout=patience)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["jobs"]
 
     # --- as a task --------------------------------------------------------------------------------
 

@@ -41,6 +41,14 @@ class Desk:
         with self.database.cursor() as cursor:
             cursor.execute("UPDATE edge_job SET state = %s WHERE task_id = %s", (state, task))
 
+    def claimed_by(self, worker: str, task: str) -> None:
+        """Hand a job out to a worker that does not ask here."""
+        with self.database.cursor() as cursor:
+            cursor.execute(
+                "UPDATE edge_job SET state = 'restarting', edge_worker = %s WHERE task_id = %s",
+                (worker, task),
+            )
+
     def states(self) -> dict[str, tuple[str, str | None]]:
         """State and worker of every job, by task id."""
         with self.database.cursor() as cursor:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airbridge.controlplane._dispatch import Dispatch
+from airbridge.controlplane._dispatch import Dispatch, Renew
+from airbridge.controlplane._refusal import Refusal
 from airbridge.dispatch.queue import ClaimedJob, Demand
 from airbridge.identity.jobs import JobKey
+from airbridge.identity.store import CHANGES_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +42,11 @@ class Office:
 
         asyncio.run(scene())
 
+    def enrolment_changed(self, worker: str) -> None:
+        """Announce it, as the tables of the enrolments do."""
+        with self.desk.database.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", (CHANGES_CHANNEL, worker))
+
     async def put(self, *tasks: str, **more: Any) -> None:
         """Queue jobs, off the loop."""
         await asyncio.to_thread(lambda: self.desk.put(*tasks, **more))
@@ -54,7 +61,16 @@ def _call(
     dispatch: Dispatch, worker: str = "north", queue: str = "a", wait: float = LONG_S, **more: Any
 ) -> asyncio.Task[list[dict[str, Any]]]:
     demand = Demand(worker, (queue,), **{"free": 4, "concurrency": 4, **more})
-    return asyncio.create_task(dispatch.serve(demand, wait, asyncio.Event().wait()))
+    return asyncio.create_task(dispatch.serve(demand, wait, asyncio.Event().wait(), _same(demand)))
+
+
+def _same(demand: Demand) -> Renew:
+    """The enrolment does not change."""
+
+    async def renew(_: bool) -> Demand:
+        return demand
+
+    return renew
 
 
 def _tasks(jobs: list[dict[str, Any]]) -> list[str]:
@@ -136,7 +152,7 @@ def test_call_of_a_worker_that_is_gone_takes_no_job(office: Office) -> None:
     async def play(dispatch: Dispatch) -> None:
         left = asyncio.Event()
         demand = Demand("north", ("a",), free=4, concurrency=4)
-        call = asyncio.create_task(dispatch.serve(demand, LONG_S, left.wait()))
+        call = asyncio.create_task(dispatch.serve(demand, LONG_S, left.wait(), _same(demand)))
         await _until_held(dispatch)
         left.set()
         assert await call == []
@@ -159,6 +175,46 @@ def test_slot_that_becomes_free_is_used_at_once(office: Office) -> None:
         await asyncio.to_thread(office.desk.set_state, job["task_id"], "success")
         dispatch.nudge("north")
         assert len(await waiting) == 1
+
+    office.run(play)
+
+
+def test_enrolment_that_changes_is_looked_at_at_once(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        asked: list[bool] = []
+        small = Demand("north", ("a",), free=4, concurrency=1)
+
+        async def renew(changed: bool) -> Demand:
+            asked.append(changed)
+            return small
+
+        call = asyncio.create_task(dispatch.serve(small, LONG_S, asyncio.Event().wait(), renew))
+        await _until_held(dispatch)
+        small = Demand("north", ("a",), free=4, concurrency=2)
+        await asyncio.to_thread(office.enrolment_changed, "north")
+        while not asked:
+            await asyncio.sleep(0.01)
+        await office.put("t1", "t2", "t3")
+        assert _tasks(await call) == ["t1", "t2"]
+        assert asked == [True, False]
+
+    office.run(play)
+
+
+def test_job_that_woke_a_worker_without_enrolment_goes_to_the_next(office: Office) -> None:
+    async def play(dispatch: Dispatch) -> None:
+        async def refuse(_: bool) -> Demand:
+            raise Refusal(403, "worker_revoked", "no")
+
+        ended = Demand("north", ("a",), free=4, concurrency=4)
+        first = asyncio.create_task(dispatch.serve(ended, LONG_S, asyncio.Event().wait(), refuse))
+        await _until_held(dispatch)
+        second = _call(dispatch, "south")
+        await _until_held(dispatch, 2)
+        await office.put("t1")
+        assert _tasks(await second) == ["t1"]
+        with pytest.raises(Refusal, match="no"):
+            await first
 
     office.run(play)
 

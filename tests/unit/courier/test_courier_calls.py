@@ -7,7 +7,17 @@ import json
 import jwt
 import pytest
 
-from airbridge.courier._calls import EDGE_API, EXECUTION_API, Kind, job_of, read_call, task_instance_of
+from airbridge.courier._calls import (
+    EDGE_API,
+    EXECUTION_API,
+    OWN_API,
+    Kind,
+    held_s,
+    job_of,
+    jobs_of,
+    read_call,
+    task_instance_of,
+)
 
 RUN = "manual__2026-11-21T10%3A00%3A00%2B00%3A00"
 JOB = "etl/extract/manual__2026-11-21T10:00:00+00:00/1/-1"
@@ -20,6 +30,7 @@ TASK = "0199a0b1-0000-7000-8000-000000000001"
         ("POST", f"{EDGE_API}worker/plant-7", Kind.REGISTRATION),
         ("PATCH", f"{EDGE_API}worker/plant-7", Kind.HEARTBEAT),
         ("POST", f"{EDGE_API}jobs/fetch/plant-7", Kind.FETCH),
+        ("POST", f"{OWN_API}jobs/plant-7", Kind.JOBS),
         ("POST", f"{EDGE_API}logs/push/etl/extract/{RUN}/1/-1", Kind.LOG),
         ("PATCH", f"{EDGE_API}jobs/state/etl/extract/{RUN}/1/-1/running", Kind.JOB_STATE),
         ("PATCH", f"{EDGE_API}worker/queues/plant-7", Kind.QUESTION),
@@ -77,9 +88,24 @@ def test_job_of_a_fetch_is_the_job_of_its_reports() -> None:
     assert job_of(json.dumps(answer).encode()) == (TASK, JOB)
 
 
-@pytest.mark.parametrize("answer", [b"null", b"", b"[]", b'{"dag_id": "etl"}', b"\xff"])
+def test_jobs_of_a_held_answer_are_those_of_their_reports() -> None:
+    job = {"dag_id": "etl", "task_id": "extract", "run_id": "run", "map_index": 3, "try_number": 2}
+    answer = {"jobs": [{**job, "command": {"ti": {"id": TASK}}}]}
+    assert jobs_of(json.dumps(answer).encode()) == {TASK: "etl/extract/run/2/3"}
+
+
+@pytest.mark.parametrize("answer", [b"null", b"", b"[]", b'{"dag_id": "etl"}', b"\xff", b'{"jobs": [1]}'])
 def test_answer_without_a_job_hands_out_none(answer: bytes) -> None:
     assert job_of(answer) is None
+    assert jobs_of(answer) == {}
+
+
+@pytest.mark.parametrize(
+    ("question", "seconds"),
+    [(b'{"wait": 25.0}', 25.0), (b'{"wait": -1}', 0.0), (b"{}", 0.0), (b"[]", 0.0), (b'{"wait": []}', 0.0)],
+)
+def test_question_says_how_long_it_may_be_held(question: bytes, seconds: float) -> None:
+    assert held_s(question) == seconds
 
 
 def test_task_is_told_by_its_token() -> None:

@@ -82,6 +82,17 @@ def test_question_is_signed_for_its_path_and_says_what_the_worker_has(control_pl
     assert body == {"queues": ["a"], "free": 2, "wait": 25.0, "holding": [["dag", "old", "run", -1, 1]]}
 
 
+def test_worker_in_the_place_of_a_killed_one_asks_what_that_one_ran(control_plane: ControlPlane) -> None:
+    control_plane.answers = [(503, b""), (200, b'{"jobs": [], "lost": [["dag", "task", "run", -1, 2]]}')]
+
+    async def ask() -> list[Any]:
+        async with JobFeed(control_plane.url, "north-1", SECRET) as feed:
+            return await feed.lost(["a"])
+
+    assert asyncio.run(ask()) == [("dag", "task", "run", -1, 2)]
+    assert control_plane.asked[-1][2] == {"queues": ["a"], "free": 0, "restarted": True}
+
+
 def test_questions_share_one_connection(control_plane: ControlPlane) -> None:
     control_plane.answers = [(200, b'{"jobs": []}')] * 3
     assert _jobs(control_plane, 3) == [[], [], []]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airbridge.edge._log_files import (
+    is_sent,
     list_unsent,
     put_on_list,
     send_listed,
@@ -53,6 +54,18 @@ def test_second_part_of_a_task_sends_only_what_it_wrote(folder: Path) -> None:
     assert send_rest(log, _takes(sent))
     assert send_rest(log, _takes(sent))
     assert sent == ["first part\n", "second part\n"]
+
+
+def test_a_log_is_known_to_be_sent_only_when_all_of_it_is(folder: Path) -> None:
+    log = folder / "attempt=1.log"
+    assert not is_sent(log)
+    log.write_text("line\n")
+    assert not is_sent(log)
+    assert send_rest(log, lambda _: True)
+    assert is_sent(log)
+    with log.open("a") as file:
+        file.write("another\n")
+    assert not is_sent(log)
 
 
 def test_what_could_not_be_sent_is_sent_next_time(folder: Path) -> None:

@@ -70,6 +70,22 @@ def test_own_killed_worker_is_signed_off(joined, presence, tmp_path):
     assert presence.mark_age() is None
 
 
+@pytest.mark.parametrize(
+    ("age", "left", "ours"),
+    [(25, 25.3, True), (25, None, False), (25, 100, False), (300, 300, True)],
+    ids=["own", "nobody knows", "another host's since", "own, given up"],
+)
+def test_it_is_known_whether_the_one_before_was_of_this_host(joined, presence, tmp_path, age, left, ours):
+    joined.heartbeat(age=age, state="unknown" if age > 50 or not ours else "running")
+    if left is not None:
+        _last_heartbeat_left(tmp_path, left)
+    with ControlPlane(load_settings(), VERSIONS) as control_plane:
+        claimed = claim_name(
+            control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
+        )
+    assert claimed is ours
+
+
 def test_own_worker_in_maintenance_stays_in_maintenance(joined, presence, tmp_path):
     joined.heartbeat(age=25, state="maintenance mode")
     _last_heartbeat_left(tmp_path, 25.3)
