@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airbridge.errors import IntegrityError
 from bench._peers import FAR_MS
 from bench._progress import say
+from bench._shell import ROOT
 
 if TYPE_CHECKING:
     from bench._shell import Shell
@@ -17,6 +18,8 @@ __all__ = ["NETEM", "RELAY", "RoundTrip", "check", "choose", "measure_round_trip
 NETEM = "bench/dispatch/netem.yaml"
 RELAY = "bench/dispatch/relay.yaml"
 
+_SCRIPT = "bench/dispatch/netem.sh"
+_WORKS = "works"
 _MS = 1000
 _CONNECTIONS = 7
 _REQUESTS = 7
@@ -43,12 +46,14 @@ def choose(shell: Shell, image: str) -> str:
 
     :param image: one that has ``tc``
     """
+    # The very commands, in a network that is gone a moment later.
     answer = shell.run(
-        "docker", "run", "--rm", "--network", "none", "--cap-add", "NET_ADMIN", "--entrypoint", "sh", image,
-        "-c", "tc qdisc add dev lo root netem delay 1ms 2>/dev/null && echo has it",
+        "docker", "run", "--rm", "--cap-add", "NET_ADMIN", "--volume", f"{ROOT / _SCRIPT}:/netem.sh:ro",
+        image,
+        "sh", "/netem.sh", "443", str(FAR_MS), "echo", _WORKS,
         check=False,
     )  # fmt: skip
-    found = NETEM if answer.strip() else RELAY
+    found = NETEM if answer.strip() == _WORKS else RELAY
     say("delay", "by the kernel's netem" if found == NETEM else "by a relay: this kernel has no netem")
     return found
 

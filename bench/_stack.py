@@ -7,11 +7,9 @@ import fcntl
 import io
 import os
 import socket
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
@@ -25,6 +23,7 @@ from bench._shell import ROOT, Shell, neutral_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = [
     "BENCH_DAGS",
@@ -227,13 +226,13 @@ class Stack:
         return answer.json()
 
 
-def _shell(folder: Path) -> Shell:
+def _shell() -> Shell:
     """Return a shell in which every step of the project means this stack and no other."""
     ui_port, gateway_port = _free_ports(2)
-    # A folder of overrides without any: generated secrets.
-    secrets = folder / "secrets.d"
-    secrets.mkdir(mode=0o755)
-    folder.chmod(0o755)
+    # A folder of overrides without any: generated secrets. Always the same one: for another one, compose
+    # would make the services of a stack that was kept anew.
+    secrets = ROOT / ".airbridge" / "bench-secrets.d"
+    secrets.mkdir(mode=0o755, parents=True, exist_ok=True)
     settings = {
         "COMPOSE_PROJECT_NAME": PROJECT,
         "AIRBRIDGE_UI_PORT": str(ui_port),
@@ -314,20 +313,19 @@ def control_plane(*overrides: str, keep: bool = False) -> Iterator[Stack]:
     :param keep: leave it running at the end, and use one that was left running
     """
     files = (_COMPOSE, *overrides)
-    with tempfile.TemporaryDirectory(prefix="airbridge-bench.") as folder:
-        shell = _shell(Path(folder))
-        kept = _running_shell(shell) if keep else None
-        with removing(lambda: None if keep else _destroy(shell)):
-            if kept is None:
-                say("stack", f"starting the control plane as project {PROJECT}")
-                _destroy(shell)
+    shell = _shell()
+    kept = _running_shell(shell) if keep else None
+    with removing(lambda: None if keep else _destroy(shell)):
+        if kept is None:
+            say("stack", f"starting the control plane as project {PROJECT}")
+            _destroy(shell)
+            _up(shell, files)
+        else:
+            shell = kept
+            say("stack", "the one that was kept")
+            if overrides:
                 _up(shell, files)
-            else:
-                shell = kept
-                say("stack", "the one that was kept")
-                if overrides:
-                    _up(shell, files)
-            yield _log_in(shell, files)
+        yield _log_in(shell, files)
 
 
 @contextmanager
