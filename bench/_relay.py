@@ -59,7 +59,7 @@ async def _one_way(
 
 
 async def serve(port: int, host: str, host_port: int, round_trip_s: float) -> asyncio.Server:
-    """Start relaying from ``port`` (0: any that is free) on every address to ``host:host_port``."""
+    """Start relaying from ``port`` (0: any that is free) on every IPv4 address to ``host:host_port``."""
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         began = asyncio.get_running_loop().time()
@@ -82,7 +82,7 @@ async def serve(port: int, host: str, host_port: int, round_trip_s: float) -> as
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
 
-    return await asyncio.start_server(relay, port=port)
+    return await asyncio.start_server(relay, "0.0.0.0", port)
 
 
 async def _main(port: str, target: str, round_trip_ms: str) -> None:
