@@ -3,7 +3,7 @@
 It is held until there is a job for one of the worker's queues, or its time is over. A held call is a ticket
 on the event loop (:mod:`airbridge.dispatch.waiting`); a claim alone takes a thread and a connection.
 
-Request, JSON: ``queues``, ``free`` (slots), ``wait`` (seconds, 0 to 60) and ``holding``: attempts that the
+Request, JSON: ``queues``, ``slots`` (tasks at once), ``wait`` (seconds, 0 to 60) and ``holding``: attempts that the
 worker has, each ``[dag_id, task_id, run_id, map_index, try_number]``. Answer: ``{"jobs": [...]}``, each as
 the edge provider's fetch hands it out (``EdgeJobFetched``). What the worker was given before and does not
 list, it never got: it is handed out again.
@@ -61,7 +61,7 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     queues: Annotated[list[_Short], Field(min_length=1, max_length=256)]
-    free: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
+    slots: Annotated[int, Field(ge=0, le=_MOST_SLOTS)]
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0
     holding: Annotated[list[tuple[str, str, str, int, int]], Field(max_length=_MOST_SLOTS)] = []
     restarted: bool = False
@@ -91,7 +91,7 @@ class JobRequest(BaseModel):
         return Demand(
             worker.name,
             tuple(self.queues),
-            self.free,
+            self.slots,
             worker.allowance.concurrency,
             frozenset(JobKey(*key) for key in self.holding),
         )

@@ -90,8 +90,8 @@ class Demand:
 
     worker: str
     queues: tuple[str, ...]
-    free: int
-    """Slots that it has free."""
+    slots: int
+    """Slots that it has, free or not."""
     concurrency: int
     """Slots that it may hold at once, by its enrolment."""
     holding: frozenset[JobKey] = frozenset()
@@ -168,7 +168,8 @@ class JobQueue:
             queues = list(demand.queues)
             cursor.execute(_BACKLOG, {"queues": queues, "most": _MOST_COUNTED})
             backlog = int(cursor.fetchone()[0])
-            free = min(demand.free - sum(job.slots for job in lost), demand.concurrency - held)
+            # What was lost is among what it holds by the books.
+            free = min(demand.slots, demand.concurrency) - held
             claimed: list[ClaimedJob] = []
             if backlog and free > 0:
                 share = -(-backlog // max(sharers, 1))

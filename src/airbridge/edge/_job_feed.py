@@ -24,8 +24,8 @@ __all__ = ["HELD_S", "AttemptKey", "JobFeed"]
 AttemptKey = tuple[str, str, str, int, int]
 """DAG id, task id, run id, map index, try number."""
 
-HELD_S: Final = 25.0
-"""How long a call is held while there is no job: an idle worker asks twice a minute."""
+HELD_S: Final = 50.0
+"""How long a call is held while there is no job. Load balancers cut a connection that is silent for 60 s."""
 
 # Longer than the call is held, by what a slow control plane may need to answer.
 _TIMEOUT: Final = httpx.Timeout(HELD_S + 30.0, connect=5.0)
@@ -70,17 +70,17 @@ class JobFeed:
         await self._client.aclose()
 
     async def jobs(
-        self, queues: Sequence[str], free: int, holding: Iterable[AttemptKey], held_s: float = HELD_S
+        self, queues: Sequence[str], slots: int, holding: Iterable[AttemptKey], held_s: float = HELD_S
     ) -> list[dict[str, Any]]:
         """Return jobs of these queues, each as ``EdgeJobFetched``; an empty list when there was none.
 
         Goes on asking while the control plane is away or refuses: with backoff and jitter, for ever.
 
-        :param free: slots that are free
+        :param slots: tasks that may run here at once; which of them are free the control plane knows
         :param holding: attempts that this worker has; what it was handed beside these is sent again
         :param held_s: seconds that the call may be held
         """
-        body = {"queues": list(queues), "free": free, "wait": held_s, "holding": list(holding)}
+        body = {"queues": list(queues), "slots": slots, "wait": held_s, "holding": list(holding)}
         answer: list[dict[str, Any]] = await self._retrying(self._ask, body, "jobs")
         return answer
 
@@ -89,7 +89,7 @@ class JobFeed:
 
         Goes on asking as :meth:`jobs` does.
         """
-        body = {"queues": list(queues), "free": 0, "restarted": True}
+        body = {"queues": list(queues), "slots": 0, "restarted": True}
         answer: list[list[Any]] = await self._retrying(self._ask, body, "lost")
         return [(dag, task, run, index, number) for dag, task, run, index, number in answer]
 

@@ -98,8 +98,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
         if self._has_lost:
             await self._report_lost()
             self._has_lost = False
-        while not self.drain and not self.maintenance_mode and self.free_concurrency > 0:
-            await self._take(self.free_concurrency, HELD_S)
+        while not self.drain and not self.maintenance_mode:
+            await self._take(self.concurrency, HELD_S)
 
     async def _report_lost(self) -> None:
         """Say that the tasks of the worker before this one have failed, before this one runs any.
@@ -118,9 +118,9 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             )
             await self._set_state(key, TaskInstanceState.FAILED)
 
-    async def _take(self, free: int, held_s: float) -> None:
+    async def _take(self, slots: int, held_s: float) -> None:
         holding = {_key(job) for job in self.jobs}
-        for fetched in await self._feed.jobs(self.queues or [], free, holding, held_s):
+        for fetched in await self._feed.jobs(self.queues or [], slots, holding, held_s):
             edge_job = EdgeJobFetched(**fetched)
             workload = edge_job.command
             job = self._launch_job(edge_job, workload, Path(self.base_log_folder, workload.log_path))
@@ -174,13 +174,6 @@ class Runner(EdgeWorker):  # type: ignore[misc]
 
     # --- one job ----------------------------------------------------------------------------------
 
-    @property
-    def free_concurrency(self) -> int:
-        """Slots that no running task has; one that has ended is free before its report is sent."""
-        return int(
-            self.concurrency - sum(job.edge_job.concurrency_slots for job in self.jobs if job.is_running)
-        )
-
     async def _attend(self, job: Job) -> None:
         """Report a job from its start to its end."""
         edge_job = job.edge_job
@@ -189,7 +182,6 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             with ProcessEnd(job.process) as end:
                 while not await end.wait(_LOG_INTERVAL_S):
                     await self._push_logs_in_chunks(job)
-            await self.fetch_and_run_job()  # the slot is free
             state = TaskInstanceState.SUCCESS if job.is_success else TaskInstanceState.FAILED
             if state == TaskInstanceState.FAILED:
                 # Before the state, as the provider does: whoever sees the failure finds the reason.

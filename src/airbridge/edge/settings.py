@@ -41,7 +41,7 @@ _FIXES: Final = {
     "WORKER_NAME": "set it to a name that no other worker has: a-z, 0-9 and hyphens, 63 at most",
     "WORKER_QUEUES": "set it to the queues this worker serves, separated by commas, such as default,gpu",
     "WORKER_CONCURRENCY": "set it to how many tasks may run at once: 1 to 256",
-    "WORKER_RUNNER": "set it to stock (default) or airbridge",
+    "WORKER_RUNNER": "set it to airbridge (default) or stock",
     "ENVIRONMENT": "set it to the control plane's ENVIRONMENT, such as dev",
     "DAG_BUCKET": "set it to the control plane's DAG_BUCKET",
     "LOG_BUCKET": "set it to the control plane's LOG_BUCKET",
@@ -97,7 +97,7 @@ class EdgeSettings(BaseSettings):
     worker_queues: Annotated[tuple[str, ...], NoDecode]
     """Never empty: the stock worker takes every queue's tasks when it is given none."""
     worker_concurrency: int = Field(default=8, ge=1, le=256)
-    worker_runner: Literal["airbridge", "stock"] = "stock"
+    worker_runner: Literal["airbridge", "stock"] = "airbridge"
     """Which worker runs: the provider's own, which asks for jobs, or AirBridge's, which is told of them."""
     environment: str = "dev"
     dag_bucket: str = "airbridge-dags"

@@ -298,7 +298,7 @@ class Courier:
     def jobs(self, wait: float = 20.0, patience: float = 30.0) -> Any:
         """The held question of AirBridge's own worker."""
         path = f"jobs/{WORKER}"
-        body = {"queues": ["default"], "free": 4, "wait": wait, "holding": []}
+        body = {"queues": ["default"], "slots": 4, "wait": wait, "holding": []}
         headers = {"Authorization": request_token(SECRET, WORKER, path), "Content-Type": "application/json"}
         answer = self.http.post(f"/airbridge/v1/{path}", json=body, headers=headers, timeout=patience)
         assert answer.status_code == 200, answer.text

@@ -42,7 +42,7 @@ def test_question_is_held_and_answered_when_there_is_a_job(
     peer.jobs.append(JOB)
     assert asked.result() == [JOB]
     (request,) = [one for one in peer.seen if one.path.startswith("/airbridge/v1/jobs/")]
-    assert request.json == {"queues": ["default"], "free": 4, "wait": 20.0, "holding": []}
+    assert request.json == {"queues": ["default"], "slots": 4, "wait": 20.0, "holding": []}
 
 
 def test_job_does_not_end_before_the_control_plane_has_heard_of_its_task(
@@ -91,7 +91,7 @@ def test_question_during_an_absence_ends_with_its_time(
     peer.close()
     courier.heartbeat()
     courier.wait_until(away=True)
-    body = json.dumps({"queues": ["a"], "free": 1, "wait": wait, "holding": []}).encode()
+    body = json.dumps({"queues": ["a"], "slots": 1, "wait": wait, "holding": []}).encode()
     answer = courier.http.post("/airbridge/v1/jobs/plant-7", content=body)
     assert answer.status_code == status, answer.text
 

@@ -60,7 +60,7 @@ def office(desk: Desk) -> Office:
 def _call(
     dispatch: Dispatch, worker: str = "north", queue: str = "a", wait: float = LONG_S, **more: Any
 ) -> asyncio.Task[list[dict[str, Any]]]:
-    demand = Demand(worker, (queue,), **{"free": 4, "concurrency": 4, **more})
+    demand = Demand(worker, (queue,), **{"slots": 4, "concurrency": 4, **more})
     return asyncio.create_task(dispatch.serve(demand, wait, asyncio.Event().wait(), _same(demand)))
 
 
@@ -151,7 +151,7 @@ def test_second_call_of_a_worker_ends_the_first(office: Office) -> None:
 def test_call_of_a_worker_that_is_gone_takes_no_job(office: Office) -> None:
     async def play(dispatch: Dispatch) -> None:
         left = asyncio.Event()
-        demand = Demand("north", ("a",), free=4, concurrency=4)
+        demand = Demand("north", ("a",), slots=4, concurrency=4)
         call = asyncio.create_task(dispatch.serve(demand, LONG_S, left.wait(), _same(demand)))
         await _until_held(dispatch)
         left.set()
@@ -166,10 +166,10 @@ def test_call_of_a_worker_that_is_gone_takes_no_job(office: Office) -> None:
 def test_slot_that_becomes_free_is_used_at_once(office: Office) -> None:
     async def play(dispatch: Dispatch) -> None:
         await office.put("t1", "t2")
-        one = _call(dispatch, free=4, concurrency=1)
+        one = _call(dispatch, slots=4, concurrency=1)
         (job,) = await one
         key = (job["dag_id"], job["task_id"], job["run_id"], job["map_index"], job["try_number"])
-        waiting = _call(dispatch, free=1, concurrency=1, holding=frozenset({JobKey(*key)}))
+        waiting = _call(dispatch, slots=1, concurrency=1, holding=frozenset({JobKey(*key)}))
         await _until_held(dispatch)
         assert not waiting.done()
         await asyncio.to_thread(office.desk.set_state, job["task_id"], "success")
@@ -182,7 +182,7 @@ def test_slot_that_becomes_free_is_used_at_once(office: Office) -> None:
 def test_enrolment_that_changes_is_looked_at_at_once(office: Office) -> None:
     async def play(dispatch: Dispatch) -> None:
         asked: list[bool] = []
-        small = Demand("north", ("a",), free=4, concurrency=1)
+        small = Demand("north", ("a",), slots=4, concurrency=1)
 
         async def renew(changed: bool) -> Demand:
             asked.append(changed)
@@ -190,7 +190,7 @@ def test_enrolment_that_changes_is_looked_at_at_once(office: Office) -> None:
 
         call = asyncio.create_task(dispatch.serve(small, LONG_S, asyncio.Event().wait(), renew))
         await _until_held(dispatch)
-        small = Demand("north", ("a",), free=4, concurrency=2)
+        small = Demand("north", ("a",), slots=4, concurrency=2)
         await asyncio.to_thread(office.enrolment_changed, "north")
         while not asked:
             await asyncio.sleep(0.01)
@@ -206,7 +206,7 @@ def test_job_that_woke_a_worker_without_enrolment_goes_to_the_next(office: Offic
         async def refuse(_: bool) -> Demand:
             raise Refusal(403, "worker_revoked", "no")
 
-        ended = Demand("north", ("a",), free=4, concurrency=4)
+        ended = Demand("north", ("a",), slots=4, concurrency=4)
         first = asyncio.create_task(dispatch.serve(ended, LONG_S, asyncio.Event().wait(), refuse))
         await _until_held(dispatch)
         second = _call(dispatch, "south")

@@ -63,9 +63,9 @@ class Door:
 
         asyncio.run(scene())
 
-    async def hold(self, free: int = 4, **more: Any) -> asyncio.Task[tuple[int, Any]]:
+    async def hold(self, slots: int = 4, **more: Any) -> asyncio.Task[tuple[int, Any]]:
         """Ask for jobs of queue a, and return once the call is held."""
-        call = asyncio.create_task(self.ask(free=free, **more))
+        call = asyncio.create_task(self.ask(slots=slots, **more))
         while self._dispatch.held < 1:
             assert not call.done(), call.result()
             await asyncio.sleep(0.01)
@@ -75,7 +75,7 @@ class Door:
     async def ask(self, **body: Any) -> tuple[int, Any]:
         """Ask for jobs; status and body of the answer."""
         path = f"jobs/{WORKER}"
-        asked = {"queues": ["a"], "free": 4, "wait": HELD_S, "holding": [], **body}
+        asked = {"queues": ["a"], "slots": 4, "wait": HELD_S, "holding": [], **body}
         token = request_token(self.credential.secret, WORKER, path)
         messages: list[MutableMapping[str, Any]] = []
         pieces = [{"type": "http.request", "body": json.dumps(asked).encode(), "more_body": False}]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 SOON_S = 20.0
 
 
-def _demand(worker: str = "north", queues: tuple[str, ...] = ("a",), free: int = 8, **more: object) -> Demand:
-    return Demand(worker, queues, free, **{"concurrency": 100, **more})  # type: ignore[arg-type]
+def _demand(worker: str = "north", queues: tuple[str, ...] = ("a",), slots: int = 8, **more: object) -> Demand:
+    return Demand(worker, queues, slots, **{"concurrency": 100, **more})  # type: ignore[arg-type]
 
 
 def _tasks(claim: Claim) -> list[str]:
@@ -29,7 +29,7 @@ def _tasks(claim: Claim) -> list[str]:
 
 def test_several_jobs_are_handed_out_at_once_up_to_the_free_slots(desk: Desk) -> None:
     desk.put("t1", "t2", "t3", "t4", "t5")
-    claim = desk.queue.claim(_demand(free=3))
+    claim = desk.queue.claim(_demand(slots=3))
     assert _tasks(claim) == ["t1", "t2", "t3"]
     assert claim.left == 2
     assert desk.states()["t1"] == ("restarting", "north")
@@ -48,31 +48,31 @@ def test_jobs_of_other_queues_stay(desk: Desk) -> None:
 def test_priority_goes_before_age(desk: Desk) -> None:
     desk.put("old", "older")
     desk.put("urgent", priority=5)
-    assert _tasks(desk.queue.claim(_demand(free=1))) == ["urgent"]
+    assert _tasks(desk.queue.claim(_demand(slots=1))) == ["urgent"]
 
 
 def test_job_that_needs_more_slots_than_are_free_stays(desk: Desk) -> None:
     desk.put("wide", slots=3)
     desk.put("narrow")
-    claim = desk.queue.claim(_demand(free=2))
+    claim = desk.queue.claim(_demand(slots=2))
     assert (_tasks(claim), claim.left) == (["narrow"], 1)
-    assert _tasks(desk.queue.claim(_demand(free=3, holding=frozenset({claim.jobs[0].key})))) == ["wide"]
+    assert _tasks(desk.queue.claim(_demand(slots=4, holding=frozenset({claim.jobs[0].key})))) == ["wide"]
 
 
 def test_worker_gets_no_more_than_it_is_enrolled_for_whatever_it_says(desk: Desk) -> None:
     desk.put("t1", "t2", "t3", "t4")
-    first = desk.queue.claim(_demand(free=100, concurrency=2))
+    first = desk.queue.claim(_demand(slots=100, concurrency=2))
     held = frozenset(job.key for job in first.jobs)
     assert len(held) == 2
-    assert desk.queue.claim(_demand(free=100, concurrency=2, holding=held)).jobs == ()
+    assert desk.queue.claim(_demand(slots=100, concurrency=2, holding=held)).jobs == ()
     desk.set_state("t1", "success")
-    assert len(desk.queue.claim(_demand(free=100, concurrency=2, holding=held)).jobs) == 1
+    assert len(desk.queue.claim(_demand(slots=100, concurrency=2, holding=held)).jobs) == 1
 
 
 def test_enrolled_number_holds_with_many_demands_at_the_same_time(desk: Desk) -> None:
     desk.put(*(f"t{number}" for number in range(40)))
     everything = frozenset(JobKey("dag", f"t{number}", "run", -1, 1) for number in range(40))
-    asked = [_demand(free=5, concurrency=5, holding=everything)] * 12
+    asked = [_demand(slots=5, concurrency=5, holding=everything)] * 12
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(desk.queue.claim, asked))
     assert Counter(state for state, _ in desk.states().values()) == {"restarting": 5, "queued": 35}
@@ -101,7 +101,10 @@ def test_many_workers_at_once_get_every_job_once(desk: Desk) -> None:
 
     def work(name: str) -> list[str]:
         mine: list[JobKey] = []
-        while jobs := desk.queue.claim(_demand(name, free=3, concurrency=1000, holding=frozenset(mine))).jobs:
+        # Each time three more than it holds.
+        while jobs := desk.queue.claim(
+            _demand(name, slots=len(mine) + 3, concurrency=1000, holding=frozenset(mine))
+        ).jobs:
             mine += [job.key for job in jobs]
         return [key.task_id for key in mine]
 

@@ -79,7 +79,7 @@ def test_question_is_signed_for_its_path_and_says_what_the_worker_has(control_pl
     assert path == "/airbridge/v1/jobs/north-1"
     claims = jwt.decode(authorization, SECRET, algorithms=["HS512"], audience="api")
     assert (claims["iss"], claims["method"]) == ("north-1", "jobs/north-1")
-    assert body == {"queues": ["a"], "free": 2, "wait": 25.0, "holding": [["dag", "old", "run", -1, 1]]}
+    assert body == {"queues": ["a"], "slots": 2, "wait": 50.0, "holding": [["dag", "old", "run", -1, 1]]}
 
 
 def test_worker_in_the_place_of_a_killed_one_asks_what_that_one_ran(control_plane: ControlPlane) -> None:
@@ -90,7 +90,7 @@ def test_worker_in_the_place_of_a_killed_one_asks_what_that_one_ran(control_plan
             return await feed.lost(["a"])
 
     assert asyncio.run(ask()) == [("dag", "task", "run", -1, 2)]
-    assert control_plane.asked[-1][2] == {"queues": ["a"], "free": 0, "restarted": True}
+    assert control_plane.asked[-1][2] == {"queues": ["a"], "slots": 0, "restarted": True}
 
 
 def test_questions_share_one_connection(control_plane: ControlPlane) -> None:
