@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airbridge.errors import AirbridgeError, UnreachableError
 from bench import _cold, _dispatch, _identity, _idle, _releases, _scale, _visible
+from bench._dispatch_numbers import targets as dispatch_targets
 from bench._dispatch_runs import work
 from bench._facts import code_facts, is_quiet, wait_for_quiet
 from bench._peers import PEERS, Peer, chosen
@@ -108,7 +109,7 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             Target("warm make up, median", 40, numbers["warm_s"]["median"], "s"),
         )
     if what == _What.dispatch:
-        return _dispatch.targets(numbers)
+        return dispatch_targets(numbers)
     if what == _What.visible:
         return tuple(
             Target(f"{kind} DAG in S3 to visible in the API, p95", 10, numbers[f"{kind}_s"]["p95"], "s")
@@ -179,9 +180,9 @@ class _Runner:
         say("result", str(path))
 
     def all(self, wanted: set[_What], *, keep: bool, peers: tuple[Peer, ...]) -> None:
+        self._take_others(wanted, keep=keep)
         if _What.dispatch in wanted:
             self._take_dispatch(peers, keep=keep)
-        self._take_others(wanted, keep=keep)
 
     def _take_dispatch(self, peers: tuple[Peer, ...], *, keep: bool) -> None:
         sizes = self._sizes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from airbridge.errors import SettingsError
 
-__all__ = ["FAR_MS", "OURS", "PAIRS", "PEERS", "EdgeHost", "Peer", "chosen"]
+__all__ = ["FAR_MS", "PAIRS", "PEERS", "EdgeHost", "Peer", "chosen"]
 
 FAR_MS = 50
 """Round trip that is added between a host that is far away and the control plane."""
@@ -68,9 +68,6 @@ PEERS = (
     Peer("stock5-far", f"stock edge worker, 5 s, +{FAR_MS} ms", edge=EdgeHost(poll_s=5, far=True), slow=True),
 )
 """In the order in which results show them."""
-
-OURS = ("airbridge", "airbridge-far")
-"""The ones that are compared with the others."""
 
 PAIRS = (
     ("airbridge", "local"),

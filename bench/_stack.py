@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
@@ -124,7 +124,7 @@ class Stack:
         :param settings: more of the environment
         """
         environment = {**self.shell.environment, **(settings or {}), "EDGE_OVERRIDES": " ".join(overrides)}
-        Shell(environment=environment).run("scripts/edge-up.sh", name, queue)
+        replace(self.shell, environment=environment).run("scripts/edge-up.sh", name, queue)
 
     def containers(self, edge: str | None = None) -> dict[str, str]:
         """Return service -> container id of what runs on the control plane, or on an edge host."""

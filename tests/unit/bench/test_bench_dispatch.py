@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from bench._counters import Cost, per_loop, per_second, per_task
 from bench._database import quoted
 from bench._delay import check
-from bench._dispatch import ratios, targets, turns
+from bench._dispatch import turns
+from bench._dispatch_numbers import Taken, numbers_of, ratios, samples_of, targets
 from bench._dispatch_runs import read_run
 from bench._peers import FAR_MS, PAIRS, PEERS, chosen
 
@@ -116,6 +118,23 @@ def test_peers_are_chosen_by_name_in_their_own_order():
     assert chosen(()) == PEERS
     with pytest.raises(SettingsError, match="nobody"):
         chosen(("nobody",))
+
+
+def test_numbers_are_medians_of_rounds_and_samples_are_all_of_them():
+    fast, slow = (read_run([_row(0, 0.5, end), _row(0, 1, 2 * end)], 2, "north") for end in (5, 10))
+    taken = Taken(
+        waits=[0.1, 0.2, 0.6], chains=[fast], mapped=[fast, slow, slow], costs=[_COST] * 3, idle=[_COST]
+    )
+    numbers = numbers_of({"airbridge": taken, "local": taken})
+    assert numbers["queued_to_running_s"]["airbridge"]["median"] == pytest.approx(0.2)
+    assert numbers["tasks_per_minute"]["local"]["median"] == pytest.approx(6.0)
+    assert numbers["seconds_per_hop"]["local"]["median"] == pytest.approx(5.0)
+    assert numbers["costs"]["local"]["per_task"]["queries"] == pytest.approx(300)
+    assert numbers["costs"]["local"]["idle_per_second"]["queries"] == pytest.approx(30)
+    assert numbers["tasks_per_minute_ratios"] == {"airbridge/local": 1.0}
+    samples = samples_of({"local": taken})
+    assert samples["ended_after_s"]["local"] == [[5, 10], [10, 20], [10, 20]]
+    json.dumps(samples)
 
 
 def _numbers(**peers: tuple[float, float, float, float]) -> dict[str, object]:
