@@ -65,9 +65,9 @@ def engine_client() -> httpx.Client:
 
 
 def look(engine: httpx.Client, name: str, container: str) -> Sample:
-    """Sample at a container.
+    """Look at a container now.
 
-    :raises UnreachableError: it stopped
+    :raises UnreachableError: it has stopped
     """
     answer = engine.get(f"/containers/{container}/stats", params={"stream": "false", "one-shot": "true"})
     # A container that has stopped has empty statistics, and one that was removed has none.
