@@ -33,6 +33,7 @@ POLL_S: Final = 5.0
 
 _RETRY_LONGEST_S: Final = 5.0
 _SLICE_S: Final = 0.5
+_MS: Final = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,9 @@ class JobListener:
                     cursor.execute(f"LISTEN {channel}")
             log.info("hears of queued jobs")
             look_at = time.monotonic()  # at once: what was queued while nobody listened
+            # Not select(), which takes no descriptor beyond 1023: a thousand workers hold more connections.
+            waiter = select.poll()
+            waiter.register(connection, select.POLLIN)
             while not self._stop.is_set():
                 # Before the wait: an answer to a statement may have brought announcements along.
                 connection.poll()
@@ -112,7 +116,7 @@ class JobListener:
                     heard |= self._queue.queued()
                 self._tell(heard)
                 # In slices, so that a stop need not wait for a job.
-                select.select([connection], [], [], min(max(look_at - now, 0), _SLICE_S))
+                waiter.poll(min(max(look_at - now, 0), _SLICE_S) * _MS)
         finally:
             connection.close()
 

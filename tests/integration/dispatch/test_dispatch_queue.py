@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue as thread_queue
+import resource
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,6 +135,23 @@ def test_queued_jobs_are_announced_once_a_queue_and_commit(desk: Desk) -> None:
         assert heard.empty()
     finally:
         listener.stop()
+
+
+def test_listener_that_begins_among_a_thousand_connections_hears_as_well(desk: Desk) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    heard: thread_queue.Queue[frozenset[str]] = thread_queue.Queue()
+    listener = JobListener(desk.database, heard.put, poll_s=3600)
+    with ExitStack() as others:
+        others.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1100):
+            others.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        desk.put("before")
+        listener.start()
+        others.callback(listener.stop)
+        assert heard.get(timeout=SOON_S) == {"a"}
+        desk.put("t1", queue="b")
+        assert heard.get(timeout=SOON_S) == {"b"}
 
 
 def test_lost_announcements_are_made_good_by_looking(desk: Desk) -> None:
