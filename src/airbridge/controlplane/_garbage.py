@@ -1,8 +1,7 @@
 """Keeps the garbage collector away from what the api-server started with.
 
-Airflow's models, routes and providers are half a million objects that live as long as the process. Each full
-collection walks all of them while no request is served: half a second on a small machine, and the more calls
-are held the more often. Frozen, they are not looked at any more.
+Airflow's models, routes and providers live as long as the process. Each full collection walks all of them while
+no request is served. Frozen, they are not looked at any more.
 """
 
 from __future__ import annotations
