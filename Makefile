@@ -115,7 +115,7 @@ lint: venv ## ruff, mypy, shellcheck, hadolint, docker compose config
 	@scripts/lint.sh
 format: venv ## Lay out the Python code as lint wants it
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
-bench: venv ## Measure, results to bench/results/; [ONLY="cold idle latency visible releases scale identity"] [ARGS="--quick --keep"]
+bench: venv ## Measure, results to bench/results/; [ONLY="cold idle visible releases scale identity fleet dispatch"] [ARGS="--quick --keep"]
 	@scripts/bench.sh
 
 ##@ Single steps

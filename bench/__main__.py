@@ -10,7 +10,7 @@ import enum
 import shlex
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,12 +20,15 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airbridge.errors import AirbridgeError, UnreachableError
-from bench import _cold, _identity, _idle, _latency, _releases, _scale, _visible
+from bench import _cold, _dispatch, _fleet, _identity, _idle, _releases, _scale, _visible
+from bench._dispatch_numbers import targets as dispatch_targets
+from bench._dispatch_runs import work
 from bench._facts import code_facts, is_quiet, wait_for_quiet
+from bench._peers import PEERS, Peer, chosen
 from bench._progress import say
 from bench._render import render
 from bench._results import RESULTS, Measurement, Target, write
-from bench._stack import only_one_run, stack
+from bench._stack import control_plane, only_one_run, stack
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -40,11 +43,12 @@ class _What(enum.StrEnum):
 
     cold = "cold"
     idle = "idle"
-    latency = "latency"
     visible = "visible"
     releases = "releases"
     scale = "scale"
     identity = "identity"
+    fleet = "fleet"
+    dispatch = "dispatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,13 @@ class _Sizes:
     """How much of everything."""
 
     cold_repetitions: int = 3
-    single_runs: int = 30
-    mapped_runs: int = 3
+    rounds: int = 5
+    slow_rounds: int = 2
+    singles: int = 10
+    mapped: int = 200
+    chain: int = 20
+    idle_s: int = 10
+    worked: int = 100
     copies: int = 20
     publishes: int = 30
     requests: int = 400
@@ -62,16 +71,27 @@ class _Sizes:
     files: int = 50
     settle_s: int = 60
     watch_s: int = 60
+    workers: int = 1000
+    fleet_idle_s: int = 45
+    fleet_load_s: int = 20
+    jobs_a_second: int = 10
+    burst: int = 500
     quiet_s: int = 180
 
 
+_FLEET = 500
 _CONTROL_PLANE_MIB = 1.6 * 1024
 _EDGE_HOST_MIB = 300
 
 _QUICK = _Sizes(
     cold_repetitions=1,
-    single_runs=3,
-    mapped_runs=1,
+    rounds=1,
+    slow_rounds=1,
+    singles=2,
+    mapped=16,
+    chain=3,
+    idle_s=2,
+    worked=8,
     copies=2,
     publishes=2,
     requests=20,
@@ -80,11 +100,16 @@ _QUICK = _Sizes(
     files=5,
     settle_s=5,
     watch_s=10,
+    workers=50,
+    fleet_idle_s=10,
+    fleet_load_s=5,
+    jobs_a_second=5,
+    burst=20,
     quiet_s=0,
 )
 
 
-# Idle again, once the other measures have run their tasks.
+# Idle again, after DAGs were published and changed, and tasks run.
 _WORKED = "worked"
 
 
@@ -95,6 +120,8 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             Target("fresh clone to the first green edge task, median", 180, numbers["cold_s"]["median"], "s"),
             Target("warm make up, median", 40, numbers["warm_s"]["median"], "s"),
         )
+    if what == _What.dispatch:
+        return dispatch_targets(numbers)
     if what == _What.visible:
         return tuple(
             Target(f"{kind} DAG in S3 to visible in the API, p95", 10, numbers[f"{kind}_s"]["p95"], "s")
@@ -123,6 +150,8 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             ),
             Target("revocation in force for new requests, p95", 1000, numbers["revocation_ms"]["p95"], "ms"),
         )
+    if what == _What.fleet:
+        return _fleet_targets(numbers["steps"])
     if what in (_What.idle, _WORKED):
         when = ", after work" if what == _WORKED else ""
         return tuple(
@@ -133,6 +162,19 @@ def _targets(what: str, numbers: dict[str, Any]) -> tuple[Target, ...]:
             )
         )
     return ()
+
+
+def _fleet_targets(steps: dict[str, Any]) -> tuple[Target, ...]:
+    """Return what was asked for of 500 workers; nothing where there were never so many."""
+    if str(_FLEET) not in steps:
+        return ()
+    idle, load = steps[str(_FLEET)]["idle"], steps[str(_FLEET)]["load"]
+    asked = idle["requests_of_a_worker_in_20_s_besides_heartbeats"]
+    return (
+        Target(f"api-server, {_FLEET} idle workers", 10, idle["services"]["api-server"]["cpu_percent"], "%"),
+        Target("requests of an idle worker in 20 s besides heartbeats", 1, asked, ""),
+        Target(f"dispatch with {_FLEET} workers, p95", 1000, load["dispatch_ms"]["p95"], "ms"),
+    )
 
 
 class _Runner:
@@ -164,13 +206,33 @@ class _Runner:
             say("target", str(target))
         say("result", str(path))
 
-    def all(self, wanted: set[_What], *, keep: bool) -> None:
+    def all(self, wanted: set[_What], *, keep: bool, peers: tuple[Peer, ...]) -> None:
+        self._take_others(wanted, keep=keep)
+        if _What.dispatch in wanted:
+            self._take_dispatch(peers, keep=keep)
+
+    def _take_dispatch(self, peers: tuple[Peer, ...], *, keep: bool) -> None:
+        sizes = self._sizes
+        _dispatch.build()
+        with control_plane(_dispatch.COMPOSE, keep=keep) as running:
+            self.take(
+                _What.dispatch,
+                lambda **settings: _dispatch.measure(running, peers, **settings),
+                rounds=sizes.rounds,
+                slow_rounds=sizes.slow_rounds,
+                singles=sizes.singles,
+                mapped=sizes.mapped,
+                chain=sizes.chain,
+                idle=sizes.idle_s,
+            )
+
+    def _take_others(self, wanted: set[_What], *, keep: bool) -> None:
         sizes = self._sizes
         if _What.cold in wanted:
             self.take(_What.cold, _cold.measure, repetitions=sizes.cold_repetitions)
         if _What.scale in wanted:
             self.take(_What.scale, _scale.measure, packages=sizes.packages, files=sizes.files)
-        if not wanted - {_What.cold, _What.scale}:
+        if not wanted - {_What.cold, _What.scale, _What.dispatch}:
             return
         with stack(keep=keep) as running:
 
@@ -184,13 +246,6 @@ class _Runner:
 
             if _What.idle in wanted:
                 take_idle(_What.idle)
-            if _What.latency in wanted:
-                self.take(
-                    _What.latency,
-                    lambda **settings: _latency.measure(running, **settings),
-                    singles=sizes.single_runs,
-                    rounds=sizes.mapped_runs,
-                )
             if _What.visible in wanted:
                 self.take(
                     _What.visible,
@@ -210,7 +265,18 @@ class _Runner:
                     requests=sizes.requests,
                     revocations=sizes.revocations,
                 )
-            if _What.idle in wanted and wanted & {_What.latency, _What.visible, _What.releases}:
+            if _What.fleet in wanted:
+                self.take(
+                    _What.fleet,
+                    lambda **settings: _fleet.measure(running, **settings),
+                    workers=sizes.workers,
+                    idle=sizes.fleet_idle_s,
+                    load=sizes.fleet_load_s,
+                    rate=sizes.jobs_a_second,
+                    burst=sizes.burst,
+                )
+            if _What.idle in wanted and wanted & {_What.visible, _What.releases}:
+                work(running, sizes.worked)
                 take_idle(_WORKED)
 
 
@@ -224,14 +290,34 @@ _Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 def run(
     only: _Only = None,
     out: _Out = RESULTS,
-    quick: Annotated[bool, typer.Option("--quick", help="A few samples, to see whether it works.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A few samples, to see whether it works; slow peers only if named."),
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the stack running, and use one left so.")
     ] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of dispatch; slow peers have at most two.")
+    ] = None,
+    peers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            help=f"Peer of dispatch, of {', '.join(peer.name for peer in PEERS)}; none named: all of them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure, write the data, and render the page."""
+    sizes = _QUICK if quick else _Sizes()
+    if rounds is not None:
+        sizes = replace(sizes, rounds=rounds, slow_rounds=min(rounds, sizes.slow_rounds))
+    taking = chosen(tuple(peers or ()))
+    if quick and not peers:
+        taking = tuple(peer for peer in taking if not peer.slow)
     with only_one_run():
-        _Runner(_QUICK if quick else _Sizes(), out).all(set(only or _What), keep=keep)
+        _Runner(sizes, out).all(set(only or _What), keep=keep, peers=taking)
     say("page", str(render(out)))
 
 

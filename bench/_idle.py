@@ -22,7 +22,7 @@ from bench._shell import Shell
 if TYPE_CHECKING:
     from bench._stack import Stack
 
-__all__ = ["Sample", "engine_client", "measure", "read_sample"]
+__all__ = ["Sample", "engine_client", "look", "measure", "read_sample"]
 
 _MIB = 1024 * 1024
 _NS_PER_S = 1e9
@@ -35,6 +35,7 @@ class Sample:
     memory_mib: float
     cpu_s: float
     """CPU time since its start."""
+    threads: int = 0
 
 
 def read_sample(stats: dict[str, Any]) -> Sample:
@@ -44,7 +45,9 @@ def read_sample(stats: dict[str, Any]) -> Sample:
     # Version 1 counts the whole group under total_*; version 2 has no such name.
     inactive = details.get("total_inactive_file", details.get("inactive_file", 0))
     return Sample(
-        (memory["usage"] - inactive) / _MIB, stats["cpu_stats"]["cpu_usage"]["total_usage"] / _NS_PER_S
+        (memory["usage"] - inactive) / _MIB,
+        stats["cpu_stats"]["cpu_usage"]["total_usage"] / _NS_PER_S,
+        int(stats.get("pids_stats", {}).get("current", 0)),
     )
 
 
@@ -61,7 +64,11 @@ def engine_client() -> httpx.Client:
     return httpx.Client(base_url="http://docker", transport=httpx.HTTPTransport(uds=path), timeout=30)
 
 
-def _look(engine: httpx.Client, name: str, container: str) -> Sample:
+def look(engine: httpx.Client, name: str, container: str) -> Sample:
+    """Look at a container now.
+
+    :raises UnreachableError: it has stopped
+    """
     answer = engine.get(f"/containers/{container}/stats", params={"stream": "false", "one-shot": "true"})
     # A container that has stopped has empty statistics, and one that was removed has none.
     if answer.is_error or not answer.json()["memory_stats"]:
@@ -76,7 +83,7 @@ def _watch(containers: dict[str, str], seconds: int, every: float) -> dict[str, 
         end = time.monotonic() + seconds
         while True:
             for name, container in containers.items():
-                seen[name].append((time.monotonic(), _look(engine, name, container)))
+                seen[name].append((time.monotonic(), look(engine, name, container)))
             if time.monotonic() >= end:
                 break
             time.sleep(every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -9,7 +10,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-from bench._peers import PEERS, TASKS_MAPPED
+from bench._counters import TABLES
+from bench._peers import PEERS
 from bench._results import RESULTS, Measurement, newest
 from bench._scale import FOLLOWERS
 
@@ -22,7 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["markdown", "render"]
 
 _TITLES = {peer.name: peer.title for peer in PEERS}
-_COLOURS = {"edge": "#1b6ca8", "local": "#8a8a8a", "untuned": "#d98324"}
+_COLOURS = {
+    "local": "#6b6b6b",
+    "celery": "#3b8f3b",
+    "airbridge": "#1b6ca8",
+    "stock1": "#d98324",
+    "stock5": "#b03a2e",
+}
+
+
+def _style(name: str) -> dict[str, str]:
+    """Return how a peer is drawn: what is far away is broken."""
+    near = name.removesuffix("-far")
+    return {"color": _COLOURS[near], "linestyle": "-" if name == near else "--"}
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
@@ -30,7 +44,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
     return [f"| {' | '.join(str(cell) for cell in line)} |" for line in lines] + [""]
 
 
-def _row(title: str, numbers: dict[str, float]) -> tuple[object, ...]:
+def _row(title: object, numbers: dict[str, float]) -> tuple[object, ...]:
     return (title, numbers["count"], numbers["min"], numbers["median"], numbers["p95"], numbers["max"])
 
 
@@ -55,21 +69,92 @@ def _cold(result: Measurement) -> list[str]:
     ]
 
 
-def _latency(result: Measurement) -> list[str]:
-    numbers = result.numbers
-    lines = ["Seconds from queued to running, one task at a time:", ""]
-    waits = numbers["queued_to_running_s"]
-    lines += _table(("", *_HEAD), [_row(_TITLES[name], row) for name, row in waits.items()])
-    lines += [f"Tasks per minute, {TASKS_MAPPED} mapped tasks, first queued to last ended:", ""]
+def _delay(delay: dict[str, Any]) -> list[str]:
+    if not delay["means"]:
+        return []
+    means = {"netem": "the kernel's netem", "relay": "a relay in user space, as this kernel has no netem"}
+    rows: list[tuple[object, ...]] = [
+        (_TITLES[name], trip["kept_ms"], trip["first_ms"]) for name, trip in delay["round_trips"].items()
+    ]
+    return [
+        f"The {delay['added_ms']} ms are added by {means[delay['means']]}. What a request to the gateway",
+        "takes from each edge host, in milliseconds:",
+        "",
+        *_table(("", "on a kept connection", "on a new one (TCP, TLS, request)"), rows),
+    ]
+
+
+_COSTS = (
+    ("CPU s, control plane", "control_plane_cpu_s"),
+    ("CPU s, workers", "workers_cpu_s"),
+    ("queries", "queries"),
+    ("ms in Postgres", "database_ms"),
+    ("rows scanned", "rows_scanned"),
+)
+
+
+def _dispatch_costs(costs: dict[str, Any]) -> list[str]:
+    each: list[tuple[object, ...]] = []
+    loops: list[tuple[object, ...]] = []
+    for name, cost in costs.items():
+        idle, scanned = cost["idle_per_second"], cost["scanned_per_loop"]
+        each.append((_TITLES[name], *(cost["per_task"][key] for _, key in _COSTS)))
+        loops.append(
+            (
+                _TITLES[name],
+                *(scanned[table] for table in ("all", *TABLES)),
+                round(idle["queries"], 1),
+                round(idle["rows_scanned"], 1),
+                round(100 * idle["control_plane_cpu_s"], 1),
+                round(100 * idle["workers_cpu_s"], 1),
+            )
+        )
+    idle_head = ("idle: queries", "idle: rows", "idle: CPU %, control plane", "idle: CPU %, workers")
+    return [
+        "What one of the mapped tasks costs, all that runs meanwhile included. The control plane is all of",
+        "its containers, Redis and LocalExecutor's tasks too; workers are the edge host's containers, or",
+        "Celery's:",
+        "",
+        *_table(("", *(title for title, _ in _COSTS)), each),
+        "Rows that are scanned in a loop of the scheduler while the mapped tasks run, and what a second",
+        "costs in which there is nothing to do:",
+        "",
+        *_table(("", "rows", *TABLES, *idle_head), loops),
+    ]
+
+
+def _dispatch(result: Measurement) -> list[str]:
+    numbers, settings = result.numbers, result.settings
     rates = numbers["tasks_per_minute"]
-    lines += _table(("", *_HEAD), [_row(_TITLES[name], row) for name, row in rates.items()])
-    pairs = numbers["queued_to_running_ratios"]
-    lines += ["Ratios of the medians:", ""]
+    most = max(row["count"] for row in rates.values())
+    few = [_TITLES[name] for name, row in rates.items() if row["count"] < most]
+    lines = [
+        f"Eight slots each, one control plane, peers in turn, rounds: {settings['rounds']}; in each"
+        f" {settings['singles']} single tasks,",
+        f"a chain of {settings['chain']}, and {settings['mapped']} mapped tasks. Whoever is not measured is",
+        "paused. The stock worker comes through the same uplink, which keeps its TLS connections for it.",
+    ]
+    if few:
+        lines.append(f"{settings['slow_rounds']} rounds only, because they are slow: {'; '.join(few)}.")
+    for title, key in (
+        ("Seconds from queued to running, one task at a time:", "queued_to_running_s"),
+        (
+            f"Tasks per minute, {settings['mapped']} mapped tasks, first queued to last ended:",
+            "tasks_per_minute",
+        ),
+        (f"Seconds for each of {settings['chain']} tasks that wait for one another:", "seconds_per_hop"),
+    ):
+        lines += ["", title, ""]
+        lines += _table(("", *_HEAD), [_row(_TITLES[name], row) for name, row in numbers[key].items()])[:-1]
+    keys = ("queued_to_running_ratios", "tasks_per_minute_ratios", "seconds_per_hop_ratios")
+    lines += ["", "Ratios of the medians:", ""]
     lines += _table(
-        ("", "queued to running", "tasks per minute"),
-        [(pair, pairs[pair], numbers["tasks_per_minute_ratios"][pair]) for pair in pairs],
+        ("", "queued to running", "tasks per minute", "seconds a hop"),
+        [(pair, *(numbers[key][pair] for key in keys)) for pair in numbers[keys[0]]],
     )
-    return [*lines, "![Wait of each single task, and how the mapped tasks ended](latency.svg)", ""]
+    lines += _dispatch_costs(numbers["costs"])
+    lines += _delay(numbers["delay"])
+    return [*lines, "![Wait of single tasks, how mapped tasks ended, seconds a hop](dispatch.svg)", ""]
 
 
 def _visible(result: Measurement) -> list[str]:
@@ -154,13 +239,68 @@ def _identity(result: Measurement) -> list[str]:
     return lines + _table(("", *_HEAD), [_row("revocation", result.numbers["revocation_ms"])])
 
 
+def _fleet(result: Measurement) -> list[str]:
+    numbers, settings = result.numbers, result.settings
+    lines = [
+        "A simulated fleet against one control plane, through the gateway with TLS: each worker sends a",
+        f"heartbeat every {numbers['heartbeat_s']:g} s and holds a call for jobs for"
+        f" {numbers['held_s']:g} s.",
+        "CPU in percent of a core; *dispatch*: milliseconds from the commit that queues a job until a worker",
+        "has it. A worker here has two connections of HTTP/1.1, an uplink one of HTTP/2.",
+        "",
+        "Idle:",
+        "",
+    ]
+    rows = [_fleet_row(0, numbers["base"])]
+    for workers, step in numbers["steps"].items():
+        rows.append(_fleet_row(workers, step["idle"]["services"], step["idle"]))
+    head = ("workers", "requests/s", *_FLEET_SERVICES, "api-server MiB", "its threads")
+    lines += _table((*head, "Postgres connections", "gateway descriptors"), rows)
+    for phase, title in (
+        ("load", f"{settings['rate']} jobs a second on several queues, each reported three times:"),
+        ("burst", f"{settings['burst']} jobs in one transaction:"),
+    ):
+        lines += [title, ""]
+        lines += _table(
+            ("workers", *_HEAD, "requests/s", *_FLEET_SERVICES),
+            [
+                (
+                    *_row(workers, step[phase]["dispatch_ms"]),
+                    step[phase]["requests_per_s"],
+                    *(step[phase]["services"][name]["cpu_percent"] for name in _FLEET_SERVICES),
+                )
+                for workers, step in numbers["steps"].items()
+            ],
+        )
+    return [*lines, "![Cost of an idle fleet, and dispatch by its size](fleet.svg)", ""]
+
+
+_FLEET_SERVICES = ("api-server", "postgres", "gateway")
+
+
+def _fleet_row(
+    workers: object, services: dict[str, Any], idle: dict[str, Any] | None = None
+) -> tuple[object, ...]:
+    api_server, idle = services["api-server"], idle or {}
+    return (
+        workers,
+        idle.get("requests_per_s", ""),
+        *(services[name]["cpu_percent"] for name in _FLEET_SERVICES),
+        api_server["memory_mib"],
+        api_server["threads"],
+        idle.get("postgres_connections", ""),
+        idle.get("gateway_descriptors", ""),
+    )
+
+
 _SECTIONS: dict[str, tuple[str, Callable[[Measurement], list[str]]]] = {
     "cold": ("From a fresh clone to a green task", _cold),
-    "latency": ("Queued to running, tasks per minute", _latency),
+    "dispatch": ("How tasks come to workers, against others", _dispatch),
     "visible": ("From S3 to the API", _visible),
     "releases": ("From a publish to the API and the edge", _releases),
     "scale": ("Ten thousand files", _scale),
     "identity": ("What identity costs, and how soon it ends", _identity),
+    "fleet": ("A fleet of a thousand edge workers", _fleet),
     "idle": ("Idle memory and CPU", _idle),
     "worked": ("Idle again, after the tasks and DAGs of the other measures", _idle),
 }
@@ -211,41 +351,37 @@ def markdown(results: dict[str, Measurement]) -> str:
     return "\n".join(lines)
 
 
-def _latency_picture(samples: dict[str, Any]) -> Figure:
-    figure, (waits, ends) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for peer in PEERS:
-        colour = _COLOURS[peer.name]
-        values = sorted(samples["queued_to_running_s"][peer.name])
-        waits.step(
-            values,
-            [(n + 1) / len(values) for n in range(len(values))],
-            where="post",
-            color=colour,
-            label=peer.title,
-        )
-        for number, run in enumerate(samples["ended_after_s"][peer.name]):
-            ends.step(
-                [0, *run],
-                range(len(run) + 1),
-                where="post",
-                color=colour,
-                label=peer.title if number == 0 else None,
-            )
+def _dispatch_picture(samples: dict[str, Any]) -> Figure:
+    figure, (waits, ends, hops) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    names = list(samples["queued_to_running_s"])
+    for name in names:
+        values = sorted(samples["queued_to_running_s"][name])
+        shares = [(number + 1) / len(values) for number in range(len(values))]
+        waits.step(values, shares, where="post", label=_TITLES[name], **_style(name))
+        for run in samples["ended_after_s"][name]:
+            ends.step([0, *run], range(len(run) + 1), where="post", linewidth=0.9, **_style(name))
     waits.set(
         xlabel="seconds from queued to running",
         ylabel="share of the tasks",
         title="One task at a time",
-        xlim=0,
+        xscale="log",
         ylim=(0, 1.02),
     )
+    waits.legend(frameon=False, fontsize="small", loc="lower right")
     ends.set(
         xlabel="seconds since the first was queued",
         ylabel="tasks ended",
-        title=f"{TASKS_MAPPED} mapped tasks",
+        title="Mapped tasks, each round",
         xlim=0,
         ylim=0,
     )
-    ends.legend(frameon=False)
+    for row, name in enumerate(names):
+        values = [run[-1] / len(run) for run in samples["chain_ended_after_s"][name]]
+        hops.barh(row, statistics.median(values), color=_style(name)["color"], alpha=0.5)
+        hops.plot(values, [row] * len(values), "k.", markersize=4)
+    hops.set_yticks(range(len(names)), [_TITLES[name] for name in names])
+    hops.invert_yaxis()
+    hops.set(xlabel="seconds a hop", title="A chain, each round a dot", xlim=0)
     return figure
 
 
@@ -259,9 +395,30 @@ def _visible_picture(samples: dict[str, Any]) -> Figure:
     return figure
 
 
+def _fleet_picture(samples: dict[str, Any]) -> Figure:
+    figure, (costs, waits) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    phases = samples["phases"]
+    idle = [phase for phase in phases if phase["phase"] == "idle"]
+    for service, marker in zip(_FLEET_SERVICES, "osx", strict=True):
+        points = [(0, samples["base"][service]["cpu_percent"])]
+        points += [(phase["workers"], phase["cost"][service]["cpu_percent"]) for phase in idle]
+        costs.plot(*zip(*points, strict=True), marker=marker, label=service)
+    costs.set(xlabel="idle workers", ylabel="CPU, % of a core", ylim=0, xlim=0)
+    costs.legend(frameon=False)
+    for phase in phases:
+        if phase["phase"] == "load":
+            values = sorted(phase["dispatch_ms"])
+            shares = [(n + 1) / len(values) for n in range(len(values))]
+            waits.step(values, shares, where="post", label=f"{phase['workers']} workers")
+    waits.set(xlabel="milliseconds from queued to handed out", ylabel="share of the jobs", xscale="log")
+    waits.legend(frameon=False)
+    return figure
+
+
 _PICTURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
-    "latency": _latency_picture,
+    "dispatch": _dispatch_picture,
     "visible": _visible_picture,
+    "fleet": _fleet_picture,
 }
 
 

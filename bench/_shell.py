@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from airbridge.errors import AirbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["ROOT", "Shell", "neutral_environment"]
 
@@ -65,3 +66,32 @@ class Shell:
                 f"{(done.stdout + done.stderr)[-_TAIL:].strip()}"
             )
         return done.stdout
+
+    def lines(self, *command: str) -> Iterator[str]:
+        """Run to the end and yield the lines of stdout as they come.
+
+        :raises AirbridgeError: it failed
+        """
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as errors,
+            subprocess.Popen(
+                [*self.prefix, *command],
+                cwd=self.cwd,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                errors="replace",
+            ) as running,
+        ):
+            assert running.stdout
+            try:
+                yield from (line.rstrip("\n") for line in running.stdout)
+            finally:
+                running.terminate()  # nothing, once it has ended
+            if code := running.wait():
+                errors.seek(0)
+                raise AirbridgeError(
+                    f"{' '.join(command[:6])} ended with {code}: {errors.read()[-_TAIL:].strip()}"
+                )

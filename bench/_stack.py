@@ -7,11 +7,9 @@ import fcntl
 import io
 import os
 import socket
-import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
@@ -24,22 +22,34 @@ from bench._progress import say
 from bench._shell import ROOT, Shell, neutral_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["BENCH_DAGS", "EDGE", "PATIENCE_S", "PROJECT", "Stack", "only_one_run", "stack", "until"]
+__all__ = [
+    "BENCH_DAGS",
+    "EDGE",
+    "PATIENCE_S",
+    "PROJECT",
+    "Stack",
+    "control_plane",
+    "only_one_run",
+    "stack",
+    "until",
+]
 
-PROJECT: Final = "airbridge-bench"
+PROJECT: Final = os.environ.get("AIRBRIDGE_BENCH_PROJECT") or "airbridge-bench"
 """Compose project; what carries it is removed before a run and after it."""
 
 EDGE: Final = "shipped"
 """Name of the edge host that every stack has."""
 
 BENCH_DAGS: Final = ROOT / "bench" / "dags"
-"""DAGs of the benchmarks, in the layout of S3."""
+"""Templates of the benchmarks' DAGs."""
 
 PATIENCE_S: Final = 900.0
 """After this long something is broken. Reaching it is an error, never a sample."""
 
+_COMPOSE: Final = "compose.yaml"
 _DAG_BUCKET: Final = "airbridge-dags"
 _ENVIRONMENT: Final = "dev"
 _USER: Final = "admin"
@@ -97,47 +107,24 @@ class Stack:
     shell: Shell
     api: httpx.Client
     s3: Any
+    files: tuple[str, ...] = (_COMPOSE,)
 
     # --- containers -------------------------------------------------------------------------------
 
     def compose(self, *arguments: str, **options: Any) -> str:
         """Run ``docker compose`` for the control plane."""
-        return self.shell.run("docker", "compose", "--file", "compose.yaml", *arguments, **options)
+        return self.shell.run(*_compose(self.files), *arguments, **options)
 
-    def add_edge(self, name: str, queue: str) -> None:
-        """Add an edge host exactly as ``make edge`` does."""
-        self.shell.run("scripts/edge-up.sh", name, queue)
+    def add_edge(
+        self, name: str, queue: str, overrides: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> None:
+        """Add an edge host exactly as ``make edge`` does.
 
-    def _edge_compose(self, name: str, *arguments: str) -> str:
-        settings = ROOT / "edge-bundles" / f".{PROJECT}" / name / "edge.env"
-        command = [
-            "docker",
-            "compose",
-            "--project-name",
-            f"{PROJECT}-edge-{name}",
-            "--env-file",
-            str(settings),
-        ]
-        return self.shell.run(*command, "--file", "compose.edge.yaml", *arguments)
-
-    def make_untuned(self, name: str) -> None:
-        """Replace the worker of an edge host by the stock one; see ``bench/untuned.yaml``."""
-        self._edge_compose(name, "stop", "edge-worker")
-        self._edge_compose(name, "--file", "bench/untuned.yaml", "up", "--detach", "--no-deps", "edge-worker")
-        # A worker that signed off is "offline" until the next one of that name registers.
-        until(
-            f"worker {name} registers",
-            lambda: (
-                self.query("SELECT state FROM edge_worker WHERE worker_name = :'name'", name=name)[0]["state"]
-                in ("starting", "idle", "running")
-                or None
-            ),
-            every=1.0,
-        )
-
-    def remove_edge(self, name: str) -> None:
-        """Take an edge host away with all that it stored, without waiting for tasks."""
-        self._edge_compose(name, "down", "--volumes", "--timeout", "10")
+        :param overrides: compose files that are merged over the shipped one
+        :param settings: more of the environment
+        """
+        environment = {**self.shell.environment, **(settings or {}), "EDGE_OVERRIDES": " ".join(overrides)}
+        replace(self.shell, environment=environment).run("scripts/edge-up.sh", name, queue)
 
     def containers(self, edge: str | None = None) -> dict[str, str]:
         """Return service -> container id of what runs on the control plane, or on an edge host."""
@@ -205,6 +192,12 @@ class Stack:
         answer = self.api.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None})
         return str(self._checked(answer)["dag_run_id"])
 
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run with everything that the database has of it."""
+        answer = self.api.delete(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+        if answer.is_error:
+            raise AirbridgeError(f"run {run_id} of {dag_id} stays: HTTP {answer.status_code}")
+
     def wait_for_dag(self, dag_id: str) -> None:
         """Return once the API shows the DAG."""
         until(f"{dag_id} is visible", lambda: self.find(f"/dags/{dag_id}"), every=0.5)
@@ -233,13 +226,13 @@ class Stack:
         return answer.json()
 
 
-def _shell(folder: Path) -> Shell:
+def _shell() -> Shell:
     """Return a shell in which every step of the project means this stack and no other."""
     ui_port, gateway_port = _free_ports(2)
-    # A folder of overrides without any: generated secrets.
-    secrets = folder / "secrets.d"
-    secrets.mkdir(mode=0o755)
-    folder.chmod(0o755)
+    # A folder of overrides without any: generated secrets. Always the same one: for another one, compose
+    # would make the services of a stack that was kept anew.
+    secrets = ROOT / ".airbridge" / "bench-secrets.d"
+    secrets.mkdir(mode=0o755, parents=True, exist_ok=True)
     settings = {
         "COMPOSE_PROJECT_NAME": PROJECT,
         "AIRBRIDGE_UI_PORT": str(ui_port),
@@ -274,12 +267,14 @@ def _destroy(shell: Shell) -> None:
     say("stack", f"nothing of project {PROJECT} is left")
 
 
-def _start(shell: Shell) -> None:
-    _destroy(shell)
+def _compose(files: Sequence[str]) -> list[str]:
+    return ["docker", "compose", *(part for file in files for part in ("--file", file))]
+
+
+def _up(shell: Shell, files: Sequence[str]) -> None:
     shell.run(
-        "docker", "compose", "--file", "compose.yaml", "up", "--detach", "--no-build", "--wait",
-        "--wait-timeout", f"{PATIENCE_S:.0f}",
-    )  # fmt: skip
+        *_compose(files), "up", "--detach", "--no-build", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}"
+    )
 
 
 def _publisher_settings(shell: Shell) -> dict[str, str]:
@@ -290,7 +285,7 @@ def _publisher_settings(shell: Shell) -> dict[str, str]:
     return {**settings, "NO_PROXY": "localhost"}
 
 
-def _log_in(shell: Shell) -> Stack:
+def _log_in(shell: Shell, files: tuple[str, ...]) -> Stack:
     base = f"http://127.0.0.1:{shell.environment['AIRBRIDGE_UI_PORT']}"
     password = shell.run("scripts/password.sh").strip()
     # A proxy of the machine must not catch calls to its own loopback.
@@ -307,30 +302,39 @@ def _log_in(shell: Shell) -> Stack:
         endpoint_url=os.environ["AWS_ENDPOINT_URL"],
         config=Config(s3={"addressing_style": "path"}, proxies={}),
     )
-    return Stack(shell, api, s3)
+    return Stack(shell, api, s3, files)
+
+
+@contextmanager
+def control_plane(*overrides: str, keep: bool = False) -> Iterator[Stack]:
+    """Bring a control plane up, and take it away at the end with every edge host that it then has.
+
+    :param overrides: compose files that are merged over the shipped one
+    :param keep: leave it running at the end, and use one that was left running
+    """
+    files = (_COMPOSE, *overrides)
+    shell = _shell()
+    kept = _running_shell(shell) if keep else None
+    with removing(lambda: None if keep else _destroy(shell)):
+        if kept is None:
+            say("stack", f"starting the control plane as project {PROJECT}")
+            _destroy(shell)
+            _up(shell, files)
+        else:
+            shell = kept
+            say("stack", "the one that was kept")
+            if overrides:
+                _up(shell, files)
+        yield _log_in(shell, files)
 
 
 @contextmanager
 def stack(*, keep: bool = False) -> Iterator[Stack]:
-    """Bring the stack up with the examples published and one edge host, and take it away at the end.
-
-    :param keep: leave it running at the end, and use one that was left running
-    """
-    with tempfile.TemporaryDirectory(prefix="airbridge-bench.") as folder:
-        shell = _shell(Path(folder))
-        kept = _running_shell(shell) if keep else None
-        with removing(lambda: None if keep else _destroy(shell)):
-            if kept is None:
-                say("stack", f"starting the control plane as project {PROJECT}")
-                _start(shell)
-            else:
-                shell = kept
-                say("stack", "the one that was kept")
-            running = _log_in(shell)
-            # What `make up` leaves behind is what an installation begins with.
-            running.publish(ROOT / "dags")
-            running.publish(BENCH_DAGS)
-            running.add_edge(EDGE, "bench-edge")
-            running.wait_for_dag("bench_one_edge")
-            say("stack", "control plane and edge host are healthy")
-            yield running
+    """Bring the stack up as shipped, with the examples published and one edge host."""
+    with control_plane(keep=keep) as running:
+        # What `make up` leaves behind is what an installation begins with.
+        running.publish(ROOT / "dags")
+        running.add_edge(EDGE, "bench-edge")
+        running.wait_for_dag("edge_sample_dag")
+        say("stack", "control plane and edge host are healthy")
+        yield running

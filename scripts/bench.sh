@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the benchmarks with their peers and writes the results as data below bench/results/.
 # Usage: scripts/bench.sh
-# ONLY  what to measure: any of cold idle latency visible releases scale identity (default: all of them)
+# ONLY  what to measure: any of cold idle visible releases scale identity fleet dispatch (default: all of them)
 # ARGS  options of `python -m bench run`, such as ARGS=--quick
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -104,8 +104,10 @@ edge_compose() {
   project=$(edge_project "$1")
   dir=$(edge_dir "$1")
   shift
-  local files=() more=()
+  local files=() more=() merged=() file
   [ ! -r "$ENV_FILE" ] || files+=(--env-file "$ENV_FILE")
+  # The hosts of the benchmarks differ from a shipped one by a compose file or two.
+  for file in ${EDGE_OVERRIDES-}; do merged+=(--file "$file"); done
   # Without its file (deleted by hand) a host can still be looked at and taken down.
   if [ -r "$dir/edge.env" ]; then
     files+=(--env-file "$dir/edge.env")
@@ -114,7 +116,8 @@ edge_compose() {
   fi
   env -u CONTROL_PLANE_URL -u CONTROL_PLANE_TOKEN -u CONTROL_PLANE_TOKEN_FILE -u CONTROL_PLANE_CA_FILE \
     -u CONTROL_PLANE_CERTIFICATE_FILE -u WORKER_NAME -u WORKER_QUEUES -u WORKER_CONCURRENCY ${more[@]+"${more[@]}"} \
-    docker compose --project-name "$project" ${files[@]+"${files[@]}"} --file compose.edge.yaml "$@"
+    docker compose --project-name "$project" ${files[@]+"${files[@]}"} --file compose.edge.yaml \
+    ${merged[@]+"${merged[@]}"} "$@"
 }
 
 # secret NAME: one secret of the control plane, and nothing else, on stdout.

@@ -15,12 +15,12 @@ readonly EVERYTHING_ELSE=2026-11-01
 
 uv=$(scripts/uv.sh)
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=(build airflow edge sync gateway localstack publisher dev)
+[ ${#groups[@]} -gt 0 ] || groups=(build airflow edge celery sync gateway localstack publisher dev)
 
 for group in "${groups[@]}"; do
   options=()
   case "$group" in
-    airflow | edge)
+    airflow | edge | celery)
       options+=(--exclude-newer "$AIRFLOW_WORLD")
       for name in "${NEWER[@]}"; do options+=(--exclude-newer-package "$name=$EVERYTHING_ELSE"); done
       ;;
@@ -29,8 +29,8 @@ for group in "${groups[@]}"; do
     localstack) options+=(--exclude-newer "$LOCALSTACK_WORLD") ;;
     *) options+=(--exclude-newer "$EVERYTHING_ELSE") ;;
   esac
-  # The edge image must hold the very versions of the control plane, so that one pin serves both.
-  [ "$group" != edge ] || options+=(--constraint requirements/airflow.txt)
+  # These images must hold the very versions of the control plane, so that one pin serves both.
+  [[ "$group" != @(edge|celery) ]] || options+=(--constraint requirements/airflow.txt)
   echo "lock: requirements/$group.txt"
   env -u PIP_FIND_LINKS -u UV_FIND_LINKS "$uv" pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \

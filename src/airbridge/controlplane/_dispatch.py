@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airbridge.controlplane._refusal import Refusal
 from airbridge.dispatch.listener import JobListener
-from airbridge.dispatch.queue import ClaimedJob, Demand, JobQueue
+from airbridge.dispatch.queue import Claim, ClaimedJob, Demand, JobQueue
 from airbridge.dispatch.waiting import WaitingRoom
 from airbridge.identity.jobs import JobKey
 
@@ -50,6 +50,8 @@ LONGEST_WAIT_S: Final = 60.0
 
 # Claims at the same time. Their own threads: checks of other calls do not wait behind a burst of claims.
 _THREADS: Final = 4
+# Calls that one wakes when it leaves jobs: with two, as many as have threads to claim in are soon awake.
+_WOKEN_BY_EACH: Final = 2
 _MOST_SLOTS: Final = 10_000  # no host has more; a bound keeps numbers sane
 _Result = TypeVar("_Result")
 _Short = Annotated[str, Field(max_length=256)]
@@ -156,16 +158,26 @@ class Dispatch:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
 
-        is_first = True
+        is_first, looked_in = True, -1
         while is_wanted():
-            sharers = self._room.sharers(ticket)
-            look = partial(self._queue.claim, demand, sharers, is_wanted, is_first=is_first)
-            claim, is_first = await self._in_thread(look), False
+            # Who was announced a job claims. A call that begins, or of whose worker a slot has become free,
+            # looks first: mostly there is nothing, and that costs one SELECT.
+            announced, looked_in = ticket.round > looked_in >= 0, ticket.round
+            if announced or await self._in_thread(partial(self._queue.may_have, demand)):
+                sharers = self._room.sharers(ticket)
+                look = partial(self._queue.claim, demand, sharers, is_wanted, is_first=is_first)
+                claim = await self._in_thread(look)
+            else:
+                claim = Claim((), 0)
+            is_first = False
             for job in claim.jobs:
                 self._count(job)
-            if claim.left:
+            for _ in range(min(claim.left, _WOKEN_BY_EACH)):
                 self._room.wake(demand.queues, ticket.round)
             if claim.jobs:
+                if not is_wanted():
+                    # The answer reaches nobody: the call that came after it may have looked before the claim.
+                    self._room.nudge((demand.worker,))
                 return [_described(job) for job in claim.jobs]
             waiting = asyncio.ensure_future(ticket.wait(deadline - time.monotonic()))
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)

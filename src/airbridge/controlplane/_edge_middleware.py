@@ -26,7 +26,13 @@ from airbridge.controlplane._client_certificates import (
 from airbridge.controlplane._correlation import Exchange
 from airbridge.controlplane._deliveries import CHUNK_HEADER, FETCH_HEADER, Deliveries, checked_fetch_id
 from airbridge.controlplane._dispatch import JobRequest
-from airbridge.controlplane._edge_rules import EdgeRules, asks_database, is_fetch, needs_body
+from airbridge.controlplane._edge_rules import (
+    EdgeRules,
+    asks_database,
+    is_fetch,
+    is_heartbeat,
+    needs_body,
+)
 from airbridge.controlplane._edge_token import (
     check_credential,
     check_still_good,
@@ -37,6 +43,8 @@ from airbridge.controlplane._edge_token import (
 )
 from airbridge.controlplane._execution_rules import ExecutionRules, task_instance_of
 from airbridge.controlplane._fetch import FetchDesk
+from airbridge.controlplane._garbage import freezing
+from airbridge.controlplane._heartbeats import Heartbeat
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
 from airbridge.controlplane._refusal import Refusal
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
     from airbridge.audit import Audit
     from airbridge.controlplane._correlation import AccessLog
     from airbridge.controlplane._dispatch import Dispatch
+    from airbridge.controlplane._heartbeats import Heartbeats
     from airbridge.dispatch.queue import Demand
     from airbridge.identity.jobs import Job, Jobs
     from airbridge.identity.model import Worker
@@ -79,6 +88,7 @@ _JOBS: Final = "jobs/"
 # Answers to who has not proved to be a worker.
 _UNPROVED: Final = (401, 403)
 _NO_NAMES: Final = ("", ".", "..")
+_OK: Final = 200
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 # What a check reads of a body: registrations, queues and join tokens are small.
 _LONGEST_BODY: Final = 64 * 1024
@@ -95,6 +105,8 @@ class EdgeGuard:
     dispatch: Dispatch
     certificates: ClientCertificates = field(default_factory=ClientCertificates)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    heartbeats: Heartbeats | None = None
+    """Serves heartbeats together; ``None``: the edge API behind serves each."""
 
 
 class EdgeMiddleware:
@@ -126,7 +138,8 @@ class EdgeMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            # The start and the end of the process.
+            await self._app(scope, receive, freezing(send))
             return
         path = _route_path(scope)
         through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
@@ -224,6 +237,8 @@ class EdgeMiddleware:
                 request.is_about(job)
             else:
                 self._edge_rules.check(worker, request.verb, call, body)
+            if is_heartbeat(request.verb, call) and await self._beat(request, worker, send):
+                return
         inner = request.inner((b"authorization", resign(call, self._guard.internal_secret).encode()))
         inner["airbridge.worker"] = worker
         if prefix == _EDGE_API and is_fetch(request.verb, call):
@@ -240,6 +255,18 @@ class EdgeMiddleware:
             await _answer(send, 200, {})
         else:
             await self._app(inner, request.receive, send)
+
+    async def _beat(self, request: _Request, worker: Worker, send: Send) -> bool:
+        """Serve a heartbeat together with those of others; returns whether it is answered."""
+        assert self._guard  # noqa: S101 - _serve() looked
+        if self._guard.heartbeats is None:
+            return False
+        answer = await self._guard.heartbeats.take(Heartbeat(worker.name, await request.body()))
+        if answer is None:
+            return False
+        request.exchange.quiet = answer.status == _OK
+        await _send_json(send, answer.status, answer.body)
+        return True
 
     async def _dispatch_jobs(self, request: _Request, worker: Worker, secret: str, send: Send) -> None:
         """Hold the call until there is a job for the worker.
@@ -263,6 +290,8 @@ class EdgeMiddleware:
         self._limits.leave(worker.name)
         request.in_turn = False
         jobs = await self._guard.dispatch.serve(demand, asked.wait, request.disconnected(), renew)
+        # What an idle fleet says is not logged: it would push everything else out of a log that is rotated.
+        request.exchange.quiet = not jobs
         await _answer(send, 200, {"jobs": jobs})
 
     # --- calls that the uplink vouches for ----------------------------------------------------------
@@ -512,7 +541,10 @@ def _check_version(request: _Request) -> None:
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any], *, retry_after: int = 0) -> None:
-    payload = json.dumps(body).encode()
+    await _send_json(send, status, json.dumps(body).encode(), retry_after=retry_after)
+
+
+async def _send_json(send: Send, status: int, payload: bytes, *, retry_after: int = 0) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
     if retry_after:
         headers.append((b"retry-after", str(retry_after).encode()))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airbridge.identity.jobs import Job, JobLookup
     from airbridge.identity.model import Worker
 
-__all__ = ["EdgeRules", "asks_database", "is_fetch", "job_of_log", "needs_body"]
+__all__ = ["EdgeRules", "asks_database", "is_fetch", "is_heartbeat", "job_of_log", "needs_body"]
 
 _NAME: Final = "[^/]+"
 _JOB: Final = r"(?P<dag>[^/]+)/(?P<task>[^/]+)/(?P<run>[^/]+)/(?P<try>[0-9]{1,9})/(?P<map>-?[0-9]{1,9})"
@@ -50,6 +50,11 @@ def asks_database(verb: str, call: str) -> bool:
 def is_fetch(verb: str, call: str) -> bool:
     """Return whether the answer to this call may hand out a job."""
     return _match(_FETCH, verb, call) is not None
+
+
+def is_heartbeat(verb: str, call: str) -> bool:
+    """Return whether this call is a worker's word on how it is."""
+    return _match(_HEARTBEAT, verb, call) is not None
 
 
 def job_of_log(verb: str, call: str) -> JobKey | None:

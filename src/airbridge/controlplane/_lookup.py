@@ -55,6 +55,7 @@ class Lookup:
         self._names: frozenset[str] = frozenset()
         self._names_asked = -math.inf
         self._refresh = anyio.Lock()
+        self._revising = anyio.Lock()
         self._one_at_a_time: dict[str, anyio.Lock] = {}
         # Made on the event loop that they are for.
         self._threads: anyio.CapacityLimiter | None = None
@@ -67,18 +68,25 @@ class Lookup:
             return worker
         if not await self._is_enrolled(name):
             return None
+        async with self._revising:
+            # Mostly nothing has changed, for nobody of the fleet.
+            if not self._roster.is_revised:
+                await self.in_thread(self._roster.revise)
+        fresh, worker = self._roster.remembered(name)
+        if fresh:
+            return worker
         async with self._one_at_a_time.setdefault(name, anyio.Lock()):
             fresh, worker = self._roster.remembered(name)
             return worker if fresh else await self.in_thread(lambda: self._roster.find(name))
 
     async def find_anew(self, name: str) -> Worker | None:
         """Return the worker as the database has it now, whatever is remembered."""
-        return await self.in_thread(lambda: self._roster.find(name))
+        return await self.in_thread(lambda: self._roster.find_anew(name))
 
     async def mark_seen(self, name: str) -> None:
-        """Note that a worker proved itself, now and then."""
-        if self._roster.is_seen_stale(name):
-            await self.in_thread(lambda: self._roster.mark_seen(name))
+        """Note that a worker proved itself; written down now and then, for many at once."""
+        if self._roster.saw(name):
+            await self.in_thread(self._roster.write_seen)
 
     async def in_thread(self, work: Callable[[], _Result]) -> _Result:
         """Do what an enrolled worker needs the database for."""

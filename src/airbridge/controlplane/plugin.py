@@ -16,8 +16,11 @@ from airflow.plugins_manager import AirflowPlugin
 from prometheus_client import CollectorRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airbridge.audit import Audit
     from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.controlplane._heartbeats import Heartbeat, HeartbeatAnswer
     from airbridge.dispatch.queue import ClaimedJob
 
 __all__ = ["AirbridgePlugin"]
@@ -59,6 +62,7 @@ def _guard() -> EdgeGuard | None:
     from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.controlplane._dispatch import Dispatch
     from airbridge.controlplane._edge_middleware import EdgeGuard
+    from airbridge.controlplane._heartbeats import Heartbeats
     from airbridge.controlplane._limits import LimitSettings
     from airbridge.identity.database import Database
     from airbridge.identity.jobs import Jobs
@@ -77,7 +81,15 @@ def _guard() -> EdgeGuard | None:
         Dispatch(database, _count_start),
         ClientCertificates.of(os.environ, _ISSUING),
         LimitSettings.of(os.environ),
+        Heartbeats(_serve_heartbeats),
     )
+
+
+def _serve_heartbeats(heartbeats: Sequence[Heartbeat]) -> Sequence[HeartbeatAnswer | None]:
+    # Imported with the first one: the provider's routes are not to be loaded while plugins are.
+    from airbridge.controlplane._provider_heartbeats import serve_heartbeats
+
+    return serve_heartbeats(heartbeats)
 
 
 def _count_start(job: ClaimedJob) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from airbridge.identity.jobs import JobKey, count_held
+from airbridge.identity.jobs import JobKey, count_held, may_have_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,9 +163,14 @@ class JobQueue:
 
     def queued(self) -> frozenset[str]:
         """Return the queues that hold a job."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute("SELECT DISTINCT queue FROM edge_job WHERE state = 'queued'")
             return frozenset(row[0] for row in cursor.fetchall())
+
+    def may_have(self, demand: Demand) -> bool:
+        """Return whether a claim may find anything: one SELECT, where a claim is a transaction."""
+        with self._database.look() as cursor:
+            return may_have_jobs(cursor, demand.worker, demand.queues)
 
     def running(self, worker: str) -> frozenset[JobKey]:
         """Return the attempts that run on a worker, as far as is known here."""

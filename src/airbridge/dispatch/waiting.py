@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ __all__ = ["Ticket", "WaitingRoom"]
 class Ticket:
     """A request that waits."""
 
-    def __init__(self, worker: str, queues: Iterable[str]) -> None:
+    def __init__(self, worker: str, queues: Iterable[str], number: int = 0) -> None:
         self.worker = worker
+        self.number = number
+        """Its place among those that wait: the lowest has waited longest."""
         self.queues = frozenset(queues)
         self.round = 0
         """The last round of announcements that it was woken in."""
@@ -64,8 +67,11 @@ class WaitingRoom:
     """The requests that wait in this process. Not safe in threads: all calls come from one event loop."""
 
     def __init__(self) -> None:
-        self._tickets: dict[str, Ticket] = {}  # in the order of their arrival
+        self._tickets: dict[str, Ticket] = {}  # by worker
+        # For each queue its tickets, in the order of their arrival: those for other queues are not looked at.
+        self._by_queue: defaultdict[str, dict[int, Ticket]] = defaultdict(dict)
         self._rounds = itertools.count(1)
+        self._numbers = itertools.count()
 
     @contextlib.contextmanager
     def enter(self, worker: str, queues: Iterable[str]) -> Iterator[Ticket]:
@@ -73,11 +79,15 @@ class WaitingRoom:
         before = self._tickets.pop(worker, None)
         if before is not None:
             before.supersede()
-        ticket = Ticket(worker, queues)
+            self._forget(before)
+        ticket = Ticket(worker, queues, next(self._numbers))
         self._tickets[worker] = ticket
+        for queue in ticket.queues:
+            self._by_queue[queue][ticket.number] = ticket
         try:
             yield ticket
         finally:
+            self._forget(ticket)
             if self._tickets.get(worker) is ticket:
                 del self._tickets[worker]
             if ticket.is_woken and not ticket.superseded:
@@ -86,10 +96,13 @@ class WaitingRoom:
 
     def sharers(self, ticket: Ticket) -> int:
         """Return how many share jobs with ``ticket``: itself, and those that are still to be woken."""
-        return 1 + sum(
-            1
-            for other in self._tickets.values()
-            if other is not ticket and other.round < ticket.round and other.queues & ticket.queues
+        return 1 + len(
+            {
+                other.number
+                for queue in ticket.queues
+                for other in self._waiting(queue)
+                if other.round < ticket.round and other is not ticket
+            }
         )
 
     def announce(self, queues: Iterable[str]) -> None:
@@ -113,11 +126,23 @@ class WaitingRoom:
 
     def wake(self, queues: Iterable[str], number: int) -> None:
         """Wake the request that has waited longest for any of ``queues`` and was not woken in this round."""
-        wanted = frozenset(queues)
-        for ticket in self._tickets.values():
-            if ticket.round < number and ticket.queues & wanted:
-                ticket.wake(number)
-                return
+        firsts = [
+            ticket
+            for queue in queues
+            for ticket in itertools.islice((one for one in self._waiting(queue) if one.round < number), 1)
+        ]
+        if firsts:
+            min(firsts, key=lambda ticket: ticket.number).wake(number)
+
+    def _waiting(self, queue: str) -> Iterable[Ticket]:
+        # Not by [], which would remember each name that was ever announced.
+        return self._by_queue.get(queue, {}).values()
+
+    def _forget(self, ticket: Ticket) -> None:
+        for queue in ticket.queues:
+            self._by_queue[queue].pop(ticket.number, None)  # one that was sent away is not there any more
+            if not self._by_queue[queue]:
+                del self._by_queue[queue]
 
     def __len__(self) -> int:
         return len(self._tickets)

@@ -12,6 +12,7 @@ from airbridge.credential import Credential
 from airbridge.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from airbridge.identity._cipher import Cipher
@@ -72,6 +73,12 @@ class Principals:
         """Return the secrets that :meth:`secrets_column` selected."""
         return tuple(self._cipher.decrypt(secret) for secret in encrypted)
 
+    @staticmethod
+    def revision(cursor: Any) -> int:
+        """Return a number that differs from an earlier one when any enrolment has changed since."""
+        cursor.execute("SELECT number FROM airbridge.revision")
+        return int(cursor.fetchone()[0])
+
     def take_name(self, cursor: Any, name: str) -> None:
         """Make sure that no principal of another kind has this name: it is the access key id of both.
 
@@ -97,9 +104,13 @@ class Principals:
         if cursor.fetchone() is None:
             raise self.unknown(name)
 
-    def mark_seen(self, cursor: Any, name: str) -> None:
-        """Note that the principal proved itself now."""
-        cursor.execute(f"UPDATE {self._kind.table} SET last_seen = now() WHERE name = %s", (name,))  # noqa: S608
+    def mark_seen(self, cursor: Any, seen: Mapping[str, float]) -> None:
+        """Note how many seconds ago each of these proved itself; names of others change nothing."""
+        cursor.execute(
+            f"UPDATE {self._kind.table} p SET last_seen = now() - s.ago * interval '1 second'"  # noqa: S608
+            " FROM unnest(%s::text[], %s::float8[]) s (name, ago) WHERE p.name = s.name",
+            (list(seen), list(seen.values())),
+        )
 
     def forget_secrets(self, cursor: Any, name: str) -> None:
         """End whatever the principal holds."""

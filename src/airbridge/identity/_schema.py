@@ -118,6 +118,32 @@ _STEPS: Final = (
     CREATE TRIGGER worker_secret_ended AFTER UPDATE OF ends_at OR DELETE ON airbridge.worker_secret
         FOR EACH ROW EXECUTE FUNCTION airbridge.announce_worker_secret();
     """,
+    """
+    -- One number for all enrolments, which each change to them moves on: whoever remembers some of them asks
+    -- for it, instead of for each one again.
+    CREATE TABLE airbridge.revision (number bigint NOT NULL);
+    CREATE UNIQUE INDEX revision_one_row ON airbridge.revision ((true));
+    INSERT INTO airbridge.revision VALUES (0);
+    CREATE FUNCTION airbridge.revise() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE airbridge.revision SET number = number + 1;
+        RETURN NULL;
+    END $$;
+    -- At the end of a transaction: nobody waits for another row while it has that one. When somebody was seen
+    -- last is no change.
+    CREATE CONSTRAINT TRIGGER revise AFTER INSERT OR DELETE OR UPDATE OF
+        name, queues, concurrency, connections, variables, created_at, expires_at, revoked_at
+        ON airbridge.worker DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION airbridge.revise();
+    CREATE CONSTRAINT TRIGGER revise AFTER INSERT OR DELETE OR UPDATE ON airbridge.worker_secret
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION airbridge.revise();
+    CREATE CONSTRAINT TRIGGER revise AFTER INSERT OR DELETE OR UPDATE ON airbridge.client_certificate
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION airbridge.revise();
+    CREATE CONSTRAINT TRIGGER revise AFTER INSERT OR DELETE OR UPDATE OF
+        name, packages, created_at, expires_at, revoked_at
+        ON airbridge.publisher DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION airbridge.revise();
+    CREATE CONSTRAINT TRIGGER revise AFTER INSERT OR DELETE OR UPDATE ON airbridge.publisher_secret
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION airbridge.revise();
+    """,
 )
 
 SCHEMA_VERSION: Final = len(_STEPS)

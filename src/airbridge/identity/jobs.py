@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from airbridge.identity.database import Database
@@ -25,6 +26,7 @@ __all__ = [
     "RunningTask",
     "count_held",
     "had_part",
+    "may_have_jobs",
 ]
 
 # Between a fetch and the worker's first word about the job.
@@ -51,6 +53,11 @@ _HELD = """
     WHERE j.edge_worker = %(worker)s AND j.state = ANY(%(states)s)
       AND (t.id IS NULL OR t.state IN ('queued', 'running', 'restarting'))
       AND greatest(j.last_update, t.last_heartbeat_at) > now() - %(silent)s
+"""
+_MAY_HAVE = """
+    SELECT NOT pg_try_advisory_xact_lock(%(lock)s, hashtext(%(worker)s))
+        OR EXISTS (SELECT 1 FROM edge_job WHERE state = 'queued' AND queue = ANY(%(queues)s))
+        OR EXISTS (SELECT 1 FROM edge_job WHERE state = %(claimed)s AND edge_worker = %(worker)s)
 """
 _HAND_OUT = """
     INSERT INTO airbridge.handed_out (dag_id, task_id, run_id, map_index, try_number, worker, fetch_id)
@@ -113,6 +120,19 @@ def count_held(cursor: Any, worker: str) -> int:
     return int(cursor.fetchone()[0])
 
 
+def may_have_jobs(cursor: Any, worker: str, queues: Sequence[str]) -> bool:
+    """Return whether a job waits in these queues, or was handed to the worker and not heard of since.
+
+    True as well while somebody hands out jobs to the worker just now. One SELECT, for
+    :meth:`airbridge.identity.database.Database.look`.
+    """
+    cursor.execute(
+        _MAY_HAVE,
+        {"lock": _FETCH_LOCK, "worker": worker, "queues": list(queues), "claimed": _CLAIMED},
+    )
+    return bool(cursor.fetchone()[0])
+
+
 class FetchTurn:
     """A worker's turn to fetch a job: while it lasts, nobody fetches for the same worker anywhere else.
 
@@ -171,7 +191,7 @@ class Jobs:
 
     def job(self, key: JobKey) -> Job | None:
         """Return the job of an attempt; ``None``: there is none, or not any more."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute(
                 "SELECT edge_worker, state, command FROM edge_job WHERE dag_id = %s AND task_id = %s"
                 " AND run_id = %s AND map_index = %s AND try_number = %s",
@@ -182,7 +202,7 @@ class Jobs:
 
     def task(self, task_instance: UUID) -> RunningTask | None:
         """Return the task instance of this id with its job; ``None``: it is no job of an edge worker."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute(
                 "SELECT t.dag_id, t.task_id, t.run_id, t.map_index, t.try_number, j.edge_worker, j.state"
                 " FROM task_instance t JOIN edge_job j USING (dag_id, task_id, run_id, map_index, try_number)"
@@ -201,7 +221,7 @@ class Jobs:
 
     def handed_out_under(self, fetch_id: str, worker: str) -> HandedOut | None:
         """Return the job that ``worker`` was given under this id and has said nothing about yet."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute(
                 "SELECT j.dag_id, j.task_id, j.run_id, j.map_index, j.try_number, j.command,"
                 " j.concurrency_slots"
@@ -215,7 +235,7 @@ class Jobs:
 
     def has_log_piece(self, key: JobKey, written_at: datetime) -> bool:
         """Return whether the piece of this attempt's log that was written then is here already."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute(
                 "SELECT 1 FROM edge_logs WHERE dag_id = %s AND task_id = %s AND run_id = %s"
                 " AND map_index = %s AND try_number = %s AND log_chunk_time = %s",
@@ -225,7 +245,7 @@ class Jobs:
 
     def was_handed_out(self, key: JobKey, worker: str) -> bool:
         """Return whether ``worker`` was ever handed a part of this attempt, within a week."""
-        with self._database.cursor() as cursor:
+        with self._database.look() as cursor:
             cursor.execute(
                 "SELECT 1 FROM airbridge.handed_out WHERE dag_id = %s AND task_id = %s AND run_id = %s"
                 " AND map_index = %s AND try_number = %s AND worker = %s",

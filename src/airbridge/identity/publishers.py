@@ -11,7 +11,7 @@ from airbridge.identity.model import EVERYTHING, check_name, state_of
 from airbridge.manifest import MAX_PACKAGE_CHARACTERS, PACKAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
     from airbridge.credential import Credential
@@ -96,10 +96,10 @@ class PublisherStore:
             cursor.execute(f"{self._select} ORDER BY p.name")
             return [self._publisher(row) for row in cursor.fetchall()]
 
-    def mark_seen(self, name: str) -> None:
-        """Note that the publisher proved itself now."""
+    def mark_seen(self, seen: Mapping[str, float]) -> None:
+        """Note how many seconds ago each of these publishers proved itself."""
         with self._database.cursor() as cursor:
-            self._principals.mark_seen(cursor, name)
+            self._principals.mark_seen(cursor, seen)
 
     def enroll(
         self, credential: Credential, packages: Sequence[str], *, expires_at: datetime | None = None

@@ -17,6 +17,8 @@ from airbridge.identity._schema import CHANGES_CHANNEL, SCHEMA_VERSION, migrate_
 from airbridge.identity.model import Allowance, HeldCertificate, Worker, check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airbridge.identity.database import Database
     from airbridge.identity.model import IssuedCertificate
 
@@ -107,10 +109,15 @@ class WorkerStore:
             cursor.execute("SELECT name FROM airbridge.worker")
             return frozenset(name for (name,) in cursor.fetchall())
 
-    def mark_seen(self, name: str) -> None:
-        """Note that the worker proved itself now."""
+    def revision(self) -> int:
+        """Return a number that differs from an earlier one when an enrolment has changed since."""
         with self._database.cursor() as cursor:
-            self._principals.mark_seen(cursor, name)
+            return self._principals.revision(cursor)
+
+    def mark_seen(self, seen: Mapping[str, float]) -> None:
+        """Note how many seconds ago each of these workers proved itself."""
+        with self._database.cursor() as cursor:
+            self._principals.mark_seen(cursor, seen)
 
     # --- changing -------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from airbridge.credential import is_worker_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airbridge.identity.model import Worker
     from airbridge.identity.publishers import Publisher, PublisherStore
     from airbridge.identity.store import WorkerStore
@@ -27,7 +29,11 @@ class Directory:
             return None
         return self._workers.find(name) or self._publishers.find(name)
 
-    def mark_seen(self, name: str) -> None:
-        """Note that its bearer proved itself now."""
-        self._workers.mark_seen(name)
-        self._publishers.mark_seen(name)
+    def revision(self) -> int:
+        """Return a number that differs from an earlier one when anybody's enrolment has changed since."""
+        return self._workers.revision()
+
+    def mark_seen(self, seen: Mapping[str, float]) -> None:
+        """Note how many seconds ago each of these proved itself."""
+        self._workers.mark_seen(seen)
+        self._publishers.mark_seen(seen)

@@ -142,8 +142,8 @@ class Door:
         _check_version(request)
         if isinstance(principal, Worker) and self._settings.gateway_client_certificates == "require":
             _check_certificate(request, principal)
-        if self._roster.is_seen_stale(principal.name):
-            await self._in_thread(lambda: self._roster.mark_seen(principal.name))
+        if self._roster.saw(principal.name):
+            await self._in_thread(self._roster.write_seen)
         return proof, principal
 
     async def _find(self, name: str) -> Worker | Publisher | None:

@@ -30,6 +30,7 @@ from airbridge.identity.jobs import Job, JobKey  # noqa: E402
 from airbridge.identity.model import Allowance, Worker  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FETCH = '{"queues": ["default"], "free_concurrency": 1}'
@@ -43,8 +44,11 @@ class Enrolled:
         worker = Worker("north-1", Allowance(("default",), 8), datetime.now(UTC), secrets=(SECRET,))
         return worker if name == "north-1" else None
 
-    def mark_seen(self, name: str) -> None:
-        assert name == "north-1"
+    def revision(self) -> int:
+        return 1
+
+    def mark_seen(self, seen: Mapping[str, float]) -> None:
+        assert list(seen) == ["north-1"]
 
     def names(self) -> frozenset[str]:
         return frozenset({"north-1"})

@@ -11,7 +11,7 @@ import pytest
 
 from airbridge.dispatch.listener import JobListener
 from airbridge.dispatch.queue import Claim, Demand, install_notifications
-from airbridge.identity.jobs import JobKey, Jobs
+from airbridge.identity.jobs import JobKey, Jobs, count_held
 
 if TYPE_CHECKING:
     from conftest import Desk, Postgres
@@ -178,3 +178,27 @@ def test_installing_the_announcements_again_changes_nothing(desk: Desk, times: i
     with desk.database.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_trigger WHERE tgname = 'airbridge_job_queued'")
         assert cursor.fetchone() == (1,)
+
+
+def test_look_before_a_claim_sees_what_a_claim_would_find(desk: Desk) -> None:
+    demand = _demand()
+    assert not desk.queue.may_have(demand)
+    desk.put("t1", queue="b")
+    assert not desk.queue.may_have(demand), "for others"
+    desk.put("t2")
+    assert desk.queue.may_have(demand)
+    assert _tasks(desk.queue.claim(demand)) == ["t2"]
+    assert desk.queue.may_have(demand), "it may never have got what it was handed"
+    assert not desk.queue.may_have(_demand("south"))
+    desk.set_state("t2", "running")
+    assert not desk.queue.may_have(demand)
+
+
+def test_look_while_somebody_claims_for_the_same_worker_does_not_say_nothing(
+    desk: Desk,
+) -> None:
+    with desk.database.cursor() as cursor:
+        count_held(cursor, "north")
+        assert desk.queue.may_have(_demand())
+        assert not desk.queue.may_have(_demand("south"))
+    assert not desk.queue.may_have(_demand())

@@ -18,7 +18,8 @@ from airbridge.errors import IntegrityError, RefusedError, UnreachableError
 from airbridge.identity.authority import Authority
 from airbridge.identity.database import Database
 from airbridge.identity.jobs import Job, JobKey, Jobs
-from airbridge.identity.model import Allowance
+from airbridge.identity.model import Allowance, IssuedCertificate
+from airbridge.identity.publishers import PublisherStore
 from airbridge.identity.store import (
     SCHEMA_VERSION,
     Cipher,
@@ -29,6 +30,8 @@ from airbridge.identity.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Postgres
 
 ALLOWED = Allowance(("default", "gpu"), 4, ("warehouse",), ())
@@ -125,7 +128,7 @@ def test_name_is_enrolled_once(store: WorkerStore) -> None:
 
 def test_revoked_worker_is_enrolled_anew_with_nothing_of_the_old(store: WorkerStore) -> None:
     _enrolled(store)
-    store.mark_seen("north-1")
+    store.mark_seen({"north-1": 0.0})
     assert store.revoke("north-1") is True
     assert store.revoke("north-1") is False
     again = _enrolled(store)
@@ -159,11 +162,56 @@ def test_nothing_is_done_for_a_name_that_nobody_has(store: WorkerStore, what: st
 def test_last_seen_is_kept(store: WorkerStore) -> None:
     _enrolled(store)
     before = datetime.now(UTC) - timedelta(seconds=5)
-    store.mark_seen("north-1")
+    store.mark_seen({"north-1": 1.5, "nobody": 0.0})
     worker = store.find("north-1")
     assert worker is not None
     assert worker.last_seen is not None
     assert worker.last_seen > before
+
+
+def test_revision_moves_on_with_each_change_of_an_enrolment_and_not_when_somebody_is_seen(
+    store: WorkerStore, database: Database, fernet_key: str
+) -> None:
+    publishers = PublisherStore(database, Cipher(fernet_key))
+    certificate = IssuedCertificate("north-1", "4711", datetime.now(UTC), datetime.now(UTC) + HOUR, "PEM")
+    changes: list[Callable[[], object]] = [
+        lambda: _enrolled(store),
+        lambda: store.update("north-1", replace(ALLOWED, concurrency=5), None),
+        lambda: store.rotate("north-1", HOUR),
+        lambda: store.add_certificate(certificate),
+        lambda: store.join(store.new_join_token("north-1"), "192.0.2.1"),
+        store.reencrypt,
+        lambda: store.revoke("north-1"),
+        lambda: publishers.enroll(Credential.new("team-a"), ("orders",)),
+        lambda: publishers.update("team-a", ("reporting",), None),
+        lambda: publishers.rotate("team-a", HOUR),
+        lambda: publishers.revoke("team-a"),
+    ]
+    known = {store.revision()}
+    for number, change in enumerate(changes, start=2):
+        change()
+        known.add(store.revision())
+        assert len(known) == number, f"change {number - 2} is not seen"
+    store.mark_seen({"north-1": 0.0})
+    publishers.mark_seen({"team-a": 0.0})
+    store.new_join_token(_enrolled(store, "south-2").name)
+    before = store.revision()
+    store.mark_seen({"south-2": 0.0})
+    assert store.revision() == before
+
+
+def test_revision_and_the_change_are_seen_together(postgres: Postgres, store: WorkerStore) -> None:
+    _enrolled(store)
+    before = store.revision()
+    other = postgres.connect()
+    with other, other.cursor() as cursor:
+        cursor.execute("UPDATE airbridge.worker SET concurrency = 1 WHERE name = 'north-1'")
+        # Nobody waits for it either: the revision is moved on by the commit.
+        assert store.revision() == before
+        _enrolled(store, "south-2")
+        between = store.revision()
+    other.close()
+    assert len({before, between, store.revision()}) == 3
 
 
 # --- rotating ---------------------------------------------------------------------------------------

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from bench._cold import GREEN, Step, read_steps, seconds_to
 from bench._facts import is_quiet
 from bench._idle import Sample, read_sample
-from bench._latency import ratios, tasks_per_minute
 from bench._results import Target
 from bench._shell import Shell, neutral_environment
 from bench._stats import percentile, summary
@@ -50,23 +48,6 @@ def test_summary_counts_and_rounds():
         "p95": 2.9,
         "max": 3.0,
     }
-
-
-def test_rate_counts_from_the_first_queued_to_the_last_ended():
-    start = datetime(2031, 1, 1, tzinfo=UTC)
-    rows = [
-        {
-            "queued_dttm": start + timedelta(seconds=queued),
-            "start_date": start,
-            "end_date": start + timedelta(seconds=ended),
-        }
-        for queued, ended in ((2, 12), (0, 5), (1, 30))
-    ]
-    assert tasks_per_minute(rows) == pytest.approx(6.0)
-
-
-def test_ratios_put_the_shipped_edge_host_above_its_peers():
-    assert ratios({"edge": 1.0, "local": 0.5, "untuned": 4.0}) == {"edge/local": 2.0, "edge/untuned": 0.25}
 
 
 @pytest.mark.parametrize(

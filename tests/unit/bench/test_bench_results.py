@@ -11,7 +11,7 @@ from bench._results import Target, newest, write
 
 from airbridge.errors import IntegrityError
 
-_ALL = ("cold", "latency", "visible", "idle", "worked")
+_ALL = ("cold", "dispatch", "visible", "idle", "worked")
 
 
 def test_result_that_was_written_is_read_as_it_was(measurement, tmp_path):
@@ -54,7 +54,7 @@ def test_page_shows_every_measure_its_machine_and_its_targets(measurement, tmp_p
     page = render(tmp_path).read_text()
     for heading in (
         "From a fresh clone",
-        "Queued to running",
+        "How tasks come to workers",
         "From S3 to the API",
         "Idle memory",
         "Idle again",
@@ -64,7 +64,8 @@ def test_page_shows_every_measure_its_machine_and_its_targets(measurement, tmp_p
         "0123456789ab",
         "2 cores",
         "load 0.2 at the start",
-        "edge/untuned",
+        "airbridge/local",
+        "a relay in user space",
         "| **all** | **30.5** |",
     ):
         assert words in page
@@ -89,7 +90,7 @@ def test_same_data_make_the_same_pictures(measurement, tmp_path):
         render(folder)
         pages.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert pages[0] == pages[1]
-    assert {"latency.svg", "visible.svg", "README.md"} <= set(pages[0])
+    assert {"dispatch.svg", "visible.svg", "README.md"} <= set(pages[0])
 
 
 def test_page_of_no_results_has_a_title_and_nothing_else():

@@ -22,7 +22,7 @@ from airbridge.identity.model import Allowance, HeldCertificate, Worker
 from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from airbridge.controlplane._client_certificates import ClientCertificates
     from airbridge.identity.jobs import Job, JobKey, RunningTask
@@ -75,9 +75,13 @@ class Enrolments:
         self.asked.append(name)
         return self.workers.get(name)
 
-    def mark_seen(self, name: str) -> None:
+    def revision(self) -> int:
+        """See :meth:`airbridge.identity.store.WorkerStore.revision`."""
+        return hash(tuple(self.workers.items()))
+
+    def mark_seen(self, seen: Mapping[str, float]) -> None:
         """See :meth:`airbridge.identity.store.WorkerStore.mark_seen`."""
-        self.seen.append(name)
+        self.seen += seen
 
     def names(self) -> frozenset[str]:
         """See :meth:`airbridge.identity.store.WorkerStore.names`."""

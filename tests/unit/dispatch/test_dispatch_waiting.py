@@ -103,3 +103,32 @@ def test_jobs_are_shared_with_those_that_are_still_to_be_woken() -> None:
         assert room.sharers(one) == 2
         room.wake(one.queues, one.round)
         assert room.sharers(two) == 1
+
+
+def test_who_has_waited_longest_is_woken_whichever_of_its_queues_it_is() -> None:
+    room = WaitingRoom()
+    with (
+        room.enter("other", ["c"]) as other,
+        room.enter("first", ["b"]) as first,
+        room.enter("second", ["a", "b"]) as second,
+    ):
+        room.wake(["a", "b"], 1)
+        assert (first.is_woken, second.is_woken) == (True, False)
+        room.wake(["a", "b"], 1)
+        assert second.is_woken
+        assert not other.is_woken
+
+
+def test_request_that_was_sent_away_is_neither_woken_nor_counted() -> None:
+    room = WaitingRoom()
+    with (
+        room.enter("north", ["a"]),
+        room.enter("north", ["b"]) as north,
+        room.enter("south", ["a", "b"]) as south,
+    ):
+        room.announce(["a"])
+        assert south.is_woken, "north waits for b now"
+        assert room.sharers(south) == 2
+        room.announce(["b"])
+        assert north.is_woken
+    assert len(room) == 0
