@@ -287,7 +287,9 @@ def test_worker_that_is_revoked_while_its_call_is_held_is_refused_at_once_and_ge
     attacks.tried("held call: of a worker that was revoked", answer.status_code == 200, answer.text[:300])
     assert reason(answer) == "worker_revoked"
     assert took < SOON_S
-    attacks.note(f"a held call was refused {took:.2f} s after the command that revoked its worker")
+    attacks.note(
+        f"a held call was refused {took:.2f} s after the command that revoked its worker had returned"
+    )
     stack.trigger(f"attacks_{HELD}")
     _queued(stack, HELD, 1)
     refused = scene.ask(HELD, wait=2)

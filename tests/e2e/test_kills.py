@@ -121,15 +121,11 @@ def test_two_hundred_tasks_outlive_the_kill_of_everything_that_serves_them(
     assert marks.overlaps(worker_killed) == []
     # A retry is what brings back the tasks that ran on the worker when it was killed, and no others.
     died = {one.number for one in marks.attempts if one.ended is None}
-    ran = {
-        one.number
-        for one in marks.attempts
-        if one.began < worker_killed and (one.ended is None or one.ended > worker_killed - 1)
-    }
     retried = {number for number, tries in _tries(stack, run).items() if tries > 1}
     assert died, "no task ran on the worker when it was killed"
-    assert died <= retried <= ran, (died, retried, ran)
-    assert len(ran) <= 2 * _CONCURRENCY
+    assert died <= retried, (died, retried)
+    # Some had not come to their first mark, or had left their last.
+    assert len(retried) <= _CONCURRENCY, retried
     assert all(len(attempts) == 1 for number, attempts in each.items() if number not in retried)
     attacks.note(f"{len(retried)} of {_TASKS} tasks were tried again: they ran on the worker that was killed")
 

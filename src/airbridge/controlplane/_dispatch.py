@@ -158,18 +158,18 @@ class Dispatch:
         def is_wanted() -> bool:
             return not ticket.superseded and not gone.done()
 
-        is_first, looked_in = True, -1
+        looked_in = -1
         while is_wanted():
             # Who was announced a job claims. A call that begins, or of whose worker a slot has become free,
             # looks first: mostly there is nothing, and that costs one SELECT.
             announced, looked_in = ticket.round > looked_in >= 0, ticket.round
+            is_first, ticket.looks_for_lost = ticket.looks_for_lost, False
             if announced or await self._in_thread(partial(self._queue.may_have, demand)):
                 sharers = self._room.sharers(ticket)
                 look = partial(self._queue.claim, demand, sharers, is_wanted, is_first=is_first)
                 claim = await self._in_thread(look)
             else:
                 claim = Claim((), 0)
-            is_first = False
             for job in claim.jobs:
                 self._count(job)
             for _ in range(min(claim.left, _WOKEN_BY_EACH)):
@@ -177,7 +177,7 @@ class Dispatch:
             if claim.jobs:
                 if not is_wanted():
                     # The answer reaches nobody: the call that came after it may have looked before the claim.
-                    self._room.nudge((demand.worker,))
+                    self._room.lost(demand.worker)
                 return [_described(job) for job in claim.jobs]
             waiting = asyncio.ensure_future(ticket.wait(deadline - time.monotonic()))
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -174,7 +174,8 @@ class _Courier:
             await asyncio.sleep(_SHORT_POLL_S)
         sending = asyncio.create_task(self._send(report, held + _HELD_PATIENCE_S))
         try:
-            while not sending.done() and not _hung_up(request):
+            # A line that was cut may never say so: other calls notice first, and the worker asks anew.
+            while not sending.done() and self._link.is_there and not _hung_up(request):
                 await asyncio.wait((sending,), timeout=_POLL_S)
         finally:
             if not sending.done():

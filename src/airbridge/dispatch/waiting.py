@@ -31,6 +31,8 @@ class Ticket:
         """The last round of announcements that it was woken in."""
         self.superseded = False
         """Whether the same worker has sent another request since."""
+        self.looks_for_lost = True
+        """Whether its next look is also for what an answer before it did not bring: one that got lost."""
         self.changed = False
         """Whether the worker's enrolment has changed since this was last set to False."""
         self._woken = asyncio.Event()
@@ -116,6 +118,12 @@ class WaitingRoom:
         for worker in workers:
             if ticket := self._tickets.get(worker):
                 ticket.wake(ticket.round)
+
+    def lost(self, worker: str) -> None:
+        """Wake the request of a worker that an answer before it did not reach."""
+        if ticket := self._tickets.get(worker):
+            ticket.looks_for_lost = True
+            ticket.wake(ticket.round)
 
     def change(self, workers: Iterable[str]) -> None:
         """Wake the requests of workers whose enrolment has changed."""

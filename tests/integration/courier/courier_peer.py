@@ -80,6 +80,8 @@ class Peer:
         self.seen: list[Seen] = []
         self.jobs: list[dict[str, Any]] = []
         self.handed: dict[str, dict[str, Any]] = {}
+        self.held = 0
+        """Questions for jobs that were held, until now."""
         self.hung_up = 0
         """Held questions for jobs whose connection was closed before they were answered."""
         self._lock = threading.Lock()
@@ -151,6 +153,7 @@ class Peer:
 
     def _hold(self, handler: http.server.BaseHTTPRequestHandler, request: Seen) -> bool:
         """Wait for jobs as long as the question says; False: who asked has gone."""
+        self.held += 1
         deadline = time.monotonic() + request.json["wait"]
         while not self.jobs and time.monotonic() < deadline:
             if select.select([handler.connection], [], [], 0.05)[0]:

@@ -84,6 +84,21 @@ def test_question_of_a_worker_that_hung_up_is_taken_back(peer: Peer, courier: Co
     assert _questions(peer) == 0
 
 
+def test_question_does_not_outlive_the_line_that_it_went_out_on(
+    peer: Peer, courier: Courier, pool: ThreadPoolExecutor
+) -> None:
+    """A cut line says nothing; another call finds out, and the next question goes out once it is back."""
+    asked = pool.submit(courier.jobs)
+    until("the question is held", lambda: peer.held == 1)
+    peer.script = Script(503)
+    courier.heartbeat()
+    assert asked.result(timeout=15) == []
+    until("the control plane notices", lambda: peer.hung_up == 1)
+    peer.jobs.append(JOB)
+    peer.heal()
+    assert courier.jobs() == [JOB]
+
+
 @pytest.mark.parametrize(("wait", "status"), [(0, 503), (0.5, 200)])
 def test_question_during_an_absence_ends_with_its_time(
     peer: Peer, courier: Courier, wait: float, status: int

@@ -137,8 +137,9 @@ def test_destroy_without_a_terminal_deletes_nothing() -> None:
     assert "no terminal to ask | fix: make destroy FORCE=1" in answer.stderr
 
 
-def test_diag_of_an_unknown_host_says_how_to_make_it() -> None:
-    answer = run_step("diag.sh", "nowhere", COMPOSE_PROJECT_NAME="unit-test")
+@pytest.mark.parametrize("script", ["diag.sh", "cache.sh"])
+def test_command_about_an_unknown_host_says_how_to_make_it(script: str) -> None:
+    answer = run_step(script, "nowhere", COMPOSE_PROJECT_NAME="unit-test")
     assert answer.returncode == 1
     assert "make edge NAME=nowhere" in answer.stderr
 
