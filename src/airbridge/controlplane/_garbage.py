@@ -1,7 +1,7 @@
 """Keeps the garbage collector away from what the api-server started with.
 
-Airflow's models, routes and providers live as long as the process. Each full collection walks all of them while
-no request is served. Frozen, they are not looked at any more.
+Airflow's models, routes and providers live as long as the process. Each full collection walks all of them
+while no request is served. Frozen, they are not looked at any more.
 """
 
 from __future__ import annotations
