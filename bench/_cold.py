@@ -165,13 +165,13 @@ def _check() -> None:
     if os.geteuid() != 0 or not shutil.which("nsenter") or not shutil.which("dockerd"):
         raise SettingsError(
             "the cold start is measured in an engine of its own, which needs root, dockerd and nsenter",
-            fix="run it as root, or leave it out: make bench ONLY='latency visible idle'",
+            fix="run it as root, or leave it out: make bench ONLY='visible idle dispatch'",
         )
     resolvers = re.findall(r"(?m)^nameserver\s+(\S+)", Path("/etc/resolv.conf").read_text())
     if all(resolver.startswith("127.") or resolver == "::1" for resolver in resolvers):
         raise SettingsError(
             "/etc/resolv.conf names resolvers on the loopback only, which another network cannot ask",
-            fix="leave it out: make bench ONLY='latency visible idle'",
+            fix="leave it out: make bench ONLY='visible idle dispatch'",
         )
 
 

@@ -143,7 +143,7 @@ def targets(numbers: dict[str, Any]) -> tuple[Target, ...]:
                 ),
                 Target(
                     f"rows scanned per scheduler loop: {title}",
-                    costs[stock]["scanned_per_loop"]["all"], cost["scanned_per_loop"]["all"], "",
+                    costs[stock]["scanned_per_loop"]["dispatch"], cost["scanned_per_loop"]["dispatch"], "",
                 ),
             ]  # fmt: skip
     return tuple(found)

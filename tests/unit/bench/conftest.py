@@ -18,7 +18,7 @@ _COST = {
     "database_ms": 3.5,
     "rows_scanned": 900.0,
 }
-_LOOP = {"all": 60.0, "task_instance": 40.0, "dag_run": 15.0, "edge_job": 4.0, "edge_worker": 1.0}
+_LOOP = {"dispatch": 44.0, "task_instance": 40.0, "dag_run": 15.0, "edge_job": 4.0, "edge_worker": 1.0}
 _COSTS = {"per_task": _COST, "scanned_per_loop": _LOOP, "idle_per_second": _COST}
 _RATIOS = {"airbridge/local": 2.0}
 _CONTAINERS = {

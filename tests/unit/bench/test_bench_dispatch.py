@@ -69,7 +69,7 @@ _COST = Cost(
     queries=600,
     database_ms=50,
     loops=10,
-    scanned={"task_instance": 300.0, "edge_job": 100.0},
+    scanned={"task_instance": 300.0, "edge_job": 100.0, "dag_run": 700.0},
 )
 
 
@@ -91,8 +91,10 @@ def test_cost_of_a_second_is_by_the_time_that_passed():
     assert each["control_plane_cpu_s"] == pytest.approx(0.4)
 
 
-def test_rows_of_a_loop_are_counted_by_table_and_together():
-    assert per_loop(_COST) == pytest.approx({"task_instance": 30.0, "edge_job": 10.0, "all": 40.0})
+def test_rows_of_a_loop_are_counted_by_table_and_for_dispatch():
+    assert per_loop(_COST) == pytest.approx(
+        {"task_instance": 30.0, "edge_job": 10.0, "dag_run": 70.0, "dispatch": 40.0}
+    )
 
 
 def test_each_round_begins_with_another_peer_and_slow_ones_have_fewer():
@@ -143,7 +145,7 @@ def _numbers(**peers: tuple[float, float, float, float]) -> dict[str, object]:
         "queued_to_running_s": {name: {"median": row[0], "p95": row[1]} for name, row in peers.items()},
         "tasks_per_minute": {name: {"median": row[2]} for name, row in peers.items()},
         "costs": {
-            name: {"per_task": {"queries": row[3]}, "scanned_per_loop": {"all": 10.0}}
+            name: {"per_task": {"queries": row[3]}, "scanned_per_loop": {"dispatch": 10.0}}
             for name, row in peers.items()
         },
     }
