@@ -283,7 +283,7 @@ class FleetWorker:
         while True:
             asked = {
                 "queues": self._queues,
-                "free": _SLOTS - len(self._running),
+                "slots": _SLOTS,
                 "wait": held,
                 "holding": list(self._running.values()),
             }

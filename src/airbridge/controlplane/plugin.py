@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AirbridgePlugin"]
 
-# Idle connections to the database that the checks of edge requests keep; as many as work at once.
-_CONNECTIONS: Final = 8
+# Idle connections to the database that are kept: as many as work at once, in the threads of checks (8), of
+# what strangers cause (2) and of claims (4). One more would be opened anew for each call of a burst.
+_CONNECTIONS: Final = 14
 
 # Where compose.yaml mounts the client CA, in this process and in init only.
 _ISSUING: Final = Path("/secrets/issuing")
