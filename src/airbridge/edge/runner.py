@@ -198,6 +198,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
                     log_chunk_data=f"Error executing job:\n{job.failure_details()}",
                     task_instance_id=edge_job.task_instance_id,
                 )
+            else:
+                _log.info("Job completed", job=edge_job.identifier)  # in the provider's words
             await self._report(job, state)
             if not is_sent(job.logfile):
                 await self._push_logs_in_chunks(job)  # what S3 has is read from there
