@@ -86,7 +86,7 @@ def test_each_try_is_in_every_log_with_an_id_of_its_own(stack: Stack, run: Run) 
         assert [step["time"] for step in steps] == sorted(step["time"] for step in steps)
         # Handed out, started, run, ended: in this order, whoever says so.
         order = [
-            _first(steps, "gateway", "jobs/fetch"),
+            _first(steps, "gateway", f"/airbridge/v1/jobs/{NAME}"),
             _first(steps, "edge-worker", "Launched"),
             _first(steps, "task log", "DAG bundles loaded"),
             _first(steps, "edge-worker", "Task finished"),

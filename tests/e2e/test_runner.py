@@ -1,4 +1,7 @@
-"""The provider's own commands and signals, answered by AirBridge's runner while its call for jobs is held."""
+"""The provider's own commands and signals, answered by AirBridge's runner while its call for jobs is held.
+
+And the provider's own worker, which asks in its own way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def define(queue):
 
     runs()
 
-define("runner"), define("runner-added")
+define("runner"), define("runner-added"), define("runner-stock")
 """
 
 
@@ -156,3 +159,18 @@ def test_stop_of_the_provider_drains(stack: Stack, host: EdgeHost) -> None:
     # The restart policy starts it again, as after any end by itself.
     assert {task.try_number for task in stack.wait_for_run(run).of("work")} == {1}
     until("it is back", lambda: worker_state(stack, _NAME) in ("idle", "running"))
+
+
+def test_the_providers_own_worker_is_served_as_well(stack: Stack, host: EdgeHost) -> None:
+    assert host  # for its DAGs
+    name = f"{_NAME}-stock"
+    stock = stack.edge(name, name, WORKER_RUNNER="stock")
+    try:
+        run = stack.trigger(f"e2e_{name}", {"tasks": 12})
+        done = stack.wait_for_run(run).of("work")
+        assert {task.state for task in done} == {"success"}
+        assert {task.try_number for task in done} == {1}
+        assert '"runner": "stock"' in stock.compose.logs("edge-worker")
+        assert f"jobs/fetch/{name}" in stock.compose.logs("uplink")
+    finally:
+        stack.edges.pop(name).remove()

@@ -8,9 +8,10 @@ uplink show, and here each request becomes one structured line.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -31,6 +32,8 @@ _PROCESSORS: Final = (
 # What a stranger may write into a log line: enough to recognise, too little to fill a disk.
 _LONGEST: Final = 512
 _UNANSWERED: Final = 0
+# Attempts that a header names: 37 bytes each, where clients take lines of 8 KB at most.
+_MOST_ATTEMPTS: Final = 128
 _MS: Final = 1000
 
 
@@ -58,7 +61,7 @@ class Exchange:
         self.worker = ""
         """Who sent it, once that is proved; empty for a task on the control plane's own network."""
         self.correlation = ""
-        """Id of the attempt that it is about, once that is known; empty where it is about none."""
+        """Ids of the attempts that it is about, once they are known, with commas; empty: it is about none."""
         self.quiet = False
         """Whether the access log leaves it out."""
         self._send = send
@@ -79,6 +82,10 @@ class Exchange:
         """Say which attempt it is about, to the logs of whatever serves it as well."""
         self.correlation = correlation
         structlog.contextvars.bind_contextvars(correlation_id=correlation)
+
+    def is_about_several(self, correlations: Iterable[str]) -> None:
+        """Say which attempts it hands out; those that a header has no room for are named by others."""
+        self.is_about(",".join(itertools.islice(correlations, _MOST_ATTEMPTS)))
 
     def end(self) -> None:
         """Write the line. To be called when the answer is on its way: it must not wait for a log."""

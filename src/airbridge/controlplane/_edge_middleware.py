@@ -290,6 +290,8 @@ class EdgeMiddleware:
         self._limits.leave(worker.name)
         request.in_turn = False
         jobs = await self._guard.dispatch.serve(demand, asked.wait, request.disconnected(), renew)
+        if jobs:
+            request.exchange.is_about_several(str(job["command"]["ti"]["id"]) for job in jobs)
         # What an idle fleet says is not logged: it would push everything else out of a log that is rotated.
         request.exchange.quiet = not jobs
         await _answer(send, 200, {"jobs": jobs})

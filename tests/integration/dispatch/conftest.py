@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 from tests.integration.identity.conftest import database, postgres
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
     from airbridge.identity.database import Database
 
-__all__ = ["Desk", "database", "desk", "postgres"]
+__all__ = ["Desk", "database", "desk", "postgres", "workload_of"]
+
+
+def workload_of(task: str) -> dict[str, Any]:
+    """What there is to do, as far as the control plane reads it."""
+    return {"ti": {"id": str(uuid5(NAMESPACE_OID, task))}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Desk:
                 cursor.execute(
                     "INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, state, queue,"
                     " concurrency_slots, priority_weight, command, queued_dttm)"
-                    " VALUES ('dag', %s, 'run', -1, 1, 'queued', %s, %s, %s, '{}', clock_timestamp())",
-                    (task, queue, slots, priority),
+                    " VALUES ('dag', %s, 'run', -1, 1, 'queued', %s, %s, %s, %s, clock_timestamp())",
+                    (task, queue, slots, priority, json.dumps(workload_of(task))),
                 )
 
     def set_state(self, task: str, state: str) -> None:

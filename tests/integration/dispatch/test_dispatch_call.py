@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.dispatch.conftest import workload_of
 
 from airbridge.controlplane._dispatch import Dispatch, Renew
 from airbridge.controlplane._refusal import Refusal
@@ -90,7 +91,7 @@ def test_call_is_answered_when_a_job_is_queued(office: Office) -> None:
         await office.put("t1", "t2")
         (first, second) = await call
         assert _tasks([first, second]) == ["t1", "t2"]
-        assert first["command"] == {}
+        assert first["command"] == workload_of("t1")
         assert (first["dag_id"], first["run_id"], first["map_index"], first["try_number"]) == (
             "dag",
             "run",

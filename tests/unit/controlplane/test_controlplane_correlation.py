@@ -27,7 +27,7 @@ from tests.unit.controlplane.edge_requests import (
 )
 
 from airbridge.audit import Audit
-from airbridge.controlplane._correlation import HEADER, AccessLog
+from airbridge.controlplane._correlation import HEADER, AccessLog, Exchange
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware
 from airbridge.controlplane._limits import LimitSettings
 from airbridge.identity.jobs import Job, JobKey, RunningTask
@@ -148,6 +148,22 @@ def test_refusal_tells_the_log_whose_attempt_it_was_and_not_the_caller(
     assert str(ATTEMPT) not in json.dumps(answer.json)
     assert rig.lines[0]["correlation_id"] == str(ATTEMPT)
     assert json.loads(capsys.readouterr().out)["correlation_id"] == str(ATTEMPT)
+
+
+def test_answer_with_many_attempts_names_as_many_as_a_header_has_room_for() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    ids = [str(uuid.uuid4()) for _ in range(200)]
+    exchange = Exchange(send, "POST /airbridge/v1/jobs/north")
+    exchange.is_about_several(iter(ids))
+    asyncio.run(exchange.send({"type": "http.response.start", "status": 200, "headers": []}))
+    ((name, value),) = sent[0]["headers"]
+    assert name == b"x-airbridge-correlation-id"
+    assert value.decode().split(",") == ids[:128]
+    assert len(value) < 8190  # what aiohttp, which the courier is made of, takes of a header
 
 
 def test_strangers_do_not_fill_the_log(rig: Rig) -> None:
