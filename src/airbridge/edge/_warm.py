@@ -1,12 +1,13 @@
-"""Imports once, in the worker, what every task would import again.
+"""Prepares once, in the worker, what every task would prepare again.
 
-The stock worker forks for each task. What it has not imported before the fork, the supervisor and
-the task process of every single task import anew; nothing here runs, it is only loaded.
+The worker forks for each task. What it has not imported or made before the fork, the supervisor and the task
+process of every single task import and make anew. No connection is opened here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from typing import Final
 
@@ -26,8 +27,12 @@ _MODULES: Final = (
 _log = structlog.get_logger("airbridge.edge.warm")
 
 
+@functools.cache
 def warm_up() -> None:
-    """Import the modules, and make what every task would make; what fails costs the tasks that need it."""
+    """Import the modules, and make what every task would make, the first time that it is called.
+
+    What fails costs the tasks that need it.
+    """
     for name in _MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

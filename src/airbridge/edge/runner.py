@@ -5,9 +5,9 @@ maintenance mode, signals and states are the provider's. Different here:
 
 * jobs come by a call that is held (:mod:`airbridge.edge._job_feed`), several at once;
 * in the place of a worker that was killed, it says at once that the tasks of that one have failed;
-* the end of a task is noticed when its process ends, not at the next look, and frees its slot at once;
+* the end of a task is noticed when its process ends, not at the next look, and its report brings the next;
 * processes are forked from one that has everything imported and its garbage collector frozen, and a task's
-  client of the Execution API loads no certificates for the plain HTTP to the uplink.
+  client of the Execution API loads no certificates for the plain HTTP to the courier.
 
 docs/adr/0020 says what each of these replaces. ``WORKER_RUNNER=stock`` runs the provider's worker instead.
 Needs Airflow.
