@@ -48,6 +48,7 @@ from airbridge.controlplane._heartbeats import Heartbeat
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
 from airbridge.controlplane._refusal import Refusal
+from airbridge.controlplane._shortcut import take_shortcut
 from airbridge.credential import JoinToken, checked_proof
 from airbridge.errors import IntegrityError, UnreachableError
 from airbridge.identity.store import JoinRefusedError
@@ -139,13 +140,12 @@ class EdgeMiddleware:
         """Serve one ASGI connection."""
         if scope["type"] not in ("http", "websocket"):
             # The start and the end of the process.
+            take_shortcut(scope.get("app"), self, _is_edge)
             await self._app(scope, receive, freezing(send))
             return
         path = _route_path(scope)
-        through_the_edge_door = any(name == _DOOR for name, _ in scope["headers"])
-        inside = not through_the_edge_door and path.startswith(_EXECUTION_API)
-        ours = path.startswith(_OURS) and not _is_for_people(scope, path)
-        if not (through_the_edge_door or ours or inside):
+        inside = not _is_edge(scope)
+        if inside and not path.startswith(_EXECUTION_API):
             await self._app(scope, receive, send)  # which authenticates by itself
             return
         request = self._request(scope, path, receive, send)
@@ -495,6 +495,14 @@ class _Request:
     async def receive(self) -> Message:
         """Return what was read already, then what comes."""
         return self._read.pop(0) if self._read else await self._receive()
+
+
+def _is_edge(scope: Scope) -> bool:
+    """Return whether an edge host has to prove itself: it came by the edge door, or calls what is ours."""
+    if any(name == _DOOR for name, _ in scope["headers"]):
+        return True
+    path = _route_path(scope)
+    return path.startswith(_OURS) and not _is_for_people(scope, path)
 
 
 def _is_for_people(scope: Scope, path: str) -> bool:

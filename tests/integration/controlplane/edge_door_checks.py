@@ -18,13 +18,16 @@ os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = INTERNAL
 import httpx  # noqa: E402
 import jwt  # noqa: E402
 from airflow.api_fastapi.auth.tokens import JWTGenerator  # noqa: E402
+from airflow.api_fastapi.core_api.app import init_middlewares  # noqa: E402
 from airflow.providers.edge3.worker_api.auth import jwt_token_authorization_rest  # noqa: E402
 from fastapi import Depends, FastAPI  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
 
 from airbridge.audit import Audit  # noqa: E402
 from airbridge.controlplane._dispatch import Dispatch  # noqa: E402
 from airbridge.controlplane._edge_middleware import EdgeGuard, EdgeMiddleware  # noqa: E402
+from airbridge.controlplane._shortcut import Shortcut  # noqa: E402
 from airbridge.identity.database import Database  # noqa: E402
 from airbridge.identity.jobs import Job, JobKey  # noqa: E402
 from airbridge.identity.model import Allowance, Worker  # noqa: E402
@@ -123,6 +126,38 @@ def check_edge_door_lets_the_stock_worker_through_to_the_stock_edge_api(_: Path)
     for verb, call in calls.items():
         answer = _ask(_door(), verb, call, _stock_token(call))
         assert answer.status_code == 200, answer.text
+
+
+def check_edge_requests_go_around_the_middlewares_of_airflow(_: Path) -> None:
+    """Put together as airflow/api_fastapi/app.py does; its own middlewares come last, and so outermost."""
+    dispatch = Dispatch(Database(_no_database), lambda job: None)
+    guard = EdgeGuard(Enrolled(), Ledger(), INTERNAL, dispatch)  # type: ignore[arg-type]
+    app = _edge_api()
+    app.add_middleware(EdgeMiddleware, guard=guard, audit=Audit(CollectorRegistry()))
+    init_middlewares(app)
+    usual: list[str] = []
+    app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, go: usual.append("") or go(request))
+    call = "jobs/fetch/north-1"
+    before = _ask(app, "POST", call, _stock_token(call))
+    _begin(app)
+    assert isinstance(app.middleware_stack, Shortcut)
+    answers = [_ask(app, "POST", call, _stock_token(call, secret=secret)) for secret in (SECRET, "x" * 64)]
+    assert [answer.status_code for answer in (before, *answers)] == [200, 200, 403]
+    assert before.content == answers[0].content
+    assert len(usual) == 1
+
+
+def _begin(app: FastAPI) -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.shutdown" if said else "lifespan.startup"}
+
+    said: list[str] = []
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    asyncio.run(app({"type": "lifespan"}, receive, send))
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 def check_edge_door_is_the_only_way_to_the_edge_api(_: Path) -> None:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def _unfrozen() -> Iterator[None]:
+def _as_before() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 
@@ -42,7 +44,14 @@ def test_objects_are_frozen_when_the_application_has_started() -> None:
     assert gc.get_freeze_count() > before + 1000
 
 
+def test_later_objects_are_collected_less_often() -> None:
+    before = gc.get_threshold()
+    _start("lifespan.startup.complete")
+    assert gc.get_threshold()[0] > 10 * before[0]
+    assert gc.isenabled()
+
+
 def test_nothing_is_frozen_of_an_application_that_failed_to_start() -> None:
-    before = gc.get_freeze_count()
+    before = gc.get_freeze_count(), gc.get_threshold()
     assert _start("lifespan.startup.failed") == ["lifespan.startup.failed"]
-    assert gc.get_freeze_count() == before
+    assert (gc.get_freeze_count(), gc.get_threshold()) == before
