@@ -47,6 +47,7 @@ from airbridge.controlplane._garbage import freezing
 from airbridge.controlplane._heartbeats import Heartbeat
 from airbridge.controlplane._limits import Limits, LimitSettings
 from airbridge.controlplane._lookup import Lookup
+from airbridge.controlplane._places import Places
 from airbridge.controlplane._refusal import Refusal
 from airbridge.controlplane._shortcut import take_shortcut
 from airbridge.credential import JoinToken, checked_proof
@@ -91,6 +92,10 @@ _UNPROVED: Final = (401, 403)
 _NO_NAMES: Final = ("", ".", "..")
 _OK: Final = 200
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+# Requests that are inside Airflow's application at once, of edge hosts and of tasks on the control plane.
+# With what people may cause they are to be fewer than threads and connections together (see _places).
+_EDGE_PLACES: Final = 40
+_TASK_PLACES: Final = 16
 # What a check reads of a body: registrations, queues and join tokens are small.
 _LONGEST_BODY: Final = 64 * 1024
 
@@ -125,6 +130,8 @@ class EdgeMiddleware:
         self, app: App, guard: EdgeGuard | None, audit: Audit, accesses: AccessLog | None = None
     ) -> None:
         self._app = app
+        self._inner = Places(app, _EDGE_PLACES)
+        self._inner_for_tasks = Places(app, _TASK_PLACES)
         self._guard = guard
         self._audit = audit
         self._accesses = accesses
@@ -189,7 +196,8 @@ class EdgeMiddleware:
             if guard and await self._lookup.in_thread(lambda: guard.jobs.task(task_instance)) is not None:
                 raise Refusal(403, "task_not_here", "a task of an edge host calls through its uplink")
             request.exchange.is_about(request.claimed)
-        await self._app(request.scope, request.receive, request.exchange.send)
+        await request.read()
+        await self._inner_for_tasks(request.scope, request.receive, request.exchange.send)
 
     async def _serve(self, request: _Request, send: Send) -> None:
         path = request.path
@@ -205,7 +213,9 @@ class EdgeMiddleware:
         if path == _JOIN:
             await self._join(request, send)
         elif path.startswith(_EXECUTION_API):
-            await self._app(await self._admit_task(request), request.receive, send)
+            inner = await self._admit_task(request)
+            await request.read()
+            await self._inner(inner, request.receive, send)
         else:
             await self._serve_worker(request, send)
 
@@ -246,7 +256,7 @@ class EdgeMiddleware:
                 worker,
                 body,
                 checked_fetch_id(request.only_header(FETCH_HEADER)),
-                lambda body, keep: self._app(*request.with_body(inner, body), keep),
+                lambda body, keep: self._inner(*request.with_body(inner, body), keep),
                 request.exchange,
             )
         elif prefix == _EDGE_API and await self._deliveries.has_piece(
@@ -254,7 +264,8 @@ class EdgeMiddleware:
         ):
             await _answer(send, 200, {})
         else:
-            await self._app(inner, request.receive, send)
+            await request.read()
+            await self._inner(inner, request.receive, send)
 
     async def _beat(self, request: _Request, worker: Worker, send: Send) -> bool:
         """Serve a heartbeat together with those of others; returns whether it is answered."""
@@ -486,6 +497,11 @@ class _Request:
             if len(body) > _LONGEST_BODY:
                 raise Refusal(413, "body_too_long", f"this call takes {_LONGEST_BODY} bytes at most")
         return body
+
+    async def read(self) -> None:
+        """Read what is left of the body, however long: the application behind gets it from memory."""
+        while not self._read or self._read[-1].get("more_body", False):
+            self._read.append(await self._receive())
 
     async def disconnected(self) -> None:
         """Return when nobody waits for the answer any more; the body has been read."""

@@ -15,7 +15,14 @@ from pathlib import Path
 
 __all__ = ["MODULES"]
 
-MODULES = ("bundle_checks", "edge_door_checks", "fleet_checks", "heartbeat_checks", "supervise_checks")
+MODULES = (
+    "bundle_checks",
+    "edge_door_checks",
+    "fleet_checks",
+    "heartbeat_checks",
+    "places_checks",
+    "supervise_checks",
+)
 
 
 def _run() -> dict[str, str]:

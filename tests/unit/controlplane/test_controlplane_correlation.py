@@ -207,7 +207,7 @@ def test_fetches_of_one_worker_pass_one_after_the_other(rig: Rig) -> None:
         await rig._behind(scope, receive, send)
 
     async def flood() -> None:
-        rig.door._app = slow
+        rig.door._inner = slow
         requests = (
             ask(rig.door, f"/edge_worker/v1/{FETCH}", token(FETCH), method="POST", body=FETCH_BODY)
             for _ in range(10)
@@ -224,7 +224,7 @@ def test_turn_ends_when_the_edge_api_fails(rig: Rig) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("the edge API died")
 
-    rig.door._app = broken
+    rig.door._inner = broken
     with pytest.raises(RuntimeError):
         rig.edge("POST", FETCH, FETCH_BODY)
     assert rig.ledger.open_turns == 0
