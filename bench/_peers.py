@@ -61,7 +61,7 @@ PEERS = (
     Peer("local", "LocalExecutor", executor="LocalExecutor", hostname="scheduler"),
     Peer("celery", "CeleryExecutor, Redis", executor="CeleryExecutor", hostname="celery-worker"),
     Peer("airbridge", "AirBridge", edge=EdgeHost()),
-    Peer("stock1", "stock edge worker, 1 s", edge=EdgeHost(poll_s=1)),
+    Peer("stock1", "stock edge worker, 1 s", edge=EdgeHost(poll_s=1), slow=True),
     Peer("stock5", "stock edge worker, 5 s", edge=EdgeHost(poll_s=5), slow=True),
     Peer("airbridge-far", f"AirBridge, +{FAR_MS} ms", edge=EdgeHost(far=True)),
     Peer("stock1-far", f"stock edge worker, 1 s, +{FAR_MS} ms", edge=EdgeHost(poll_s=1, far=True), slow=True),
