@@ -187,6 +187,9 @@ class Dispatch:
                 break
             else:
                 demand = await self._renewed(ticket, renew)
+        if gone.done() and not ticket.superseded:
+            # It may have been woken just as its client hung up, and not have looked: somebody else has to.
+            self._room.wake(ticket.queues, ticket.round)
         return []
 
     async def _renewed(self, ticket: Ticket, renew: Renew) -> Demand:

@@ -18,11 +18,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_when_event_set, wai
 from airbridge.dispatch.queue import CHANNEL, ENDED_CHANNEL, JobQueue
 from airbridge.errors import UnreachableError
 from airbridge.identity.store import CHANGES_CHANNEL
+from airbridge.retry_log import retry_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tenacity import RetryCallState
 
     from airbridge.identity.database import Database
 
@@ -81,7 +80,7 @@ class JobListener:
             wait=wait_random_exponential(multiplier=0.1, max=_RETRY_LONGEST_S),
             stop=stop_when_event_set(self._stop),
             sleep=self._pause,
-            before_sleep=_log_failure,
+            before_sleep=retry_warning(log, "does not hear of queued jobs"),
             retry_error_callback=lambda _: None,  # stopped while it was away
         )
         retrying(self._listen)
@@ -127,13 +126,3 @@ class JobListener:
 
 def _payloads(connection: Any, channel: str) -> frozenset[str]:
     return frozenset(notice.payload for notice in connection.notifies if notice.channel == channel)
-
-
-def _log_failure(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning(
-        "does not hear of queued jobs",
-        error=str(error).strip(),
-        attempt=state.attempt_number,
-        next_try_s=round(state.upcoming_sleep, 1),
-    )

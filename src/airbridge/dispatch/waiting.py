@@ -59,6 +59,10 @@ class Ticket:
         self.round = number
         self._woken.set()
 
+    def look_again(self) -> None:
+        """Make :meth:`wait` return True, in the round that it was woken in last."""
+        self.wake(self.round)
+
     def supersede(self) -> None:
         """Make :meth:`wait` return False."""
         self.superseded = True
@@ -115,22 +119,20 @@ class WaitingRoom:
 
     def nudge(self, workers: Iterable[str]) -> None:
         """Wake the requests of workers of which a slot has become free."""
-        for worker in workers:
-            if ticket := self._tickets.get(worker):
-                ticket.wake(ticket.round)
+        for ticket in self._of(workers):
+            ticket.look_again()
 
     def lost(self, worker: str) -> None:
         """Wake the request of a worker that an answer before it did not reach."""
-        if ticket := self._tickets.get(worker):
+        for ticket in self._of((worker,)):
             ticket.looks_for_lost = True
-            ticket.wake(ticket.round)
+            ticket.look_again()
 
     def change(self, workers: Iterable[str]) -> None:
         """Wake the requests of workers whose enrolment has changed."""
-        for worker in workers:
-            if ticket := self._tickets.get(worker):
-                ticket.changed = True
-                ticket.wake(ticket.round)
+        for ticket in self._of(workers):
+            ticket.changed = True
+            ticket.look_again()
 
     def wake(self, queues: Iterable[str], number: int) -> None:
         """Wake the request that has waited longest for any of ``queues`` and was not woken in this round."""
@@ -141,6 +143,9 @@ class WaitingRoom:
         ]
         if firsts:
             min(firsts, key=lambda ticket: ticket.number).wake(number)
+
+    def _of(self, workers: Iterable[str]) -> list[Ticket]:
+        return [self._tickets[worker] for worker in workers if worker in self._tickets]
 
     def _waiting(self, queue: str) -> Iterable[Ticket]:
         # Not by [], which would remember each name that was ever announced.

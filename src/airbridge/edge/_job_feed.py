@@ -12,12 +12,11 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_never, wait_random_exponential
 
 from airbridge.edge.token import API_PREFIX, request_headers
+from airbridge.retry_log import retry_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
-
-    from tenacity import RetryCallState
 
 __all__ = ["HELD_S", "AttemptKey", "JobFeed"]
 
@@ -58,7 +57,7 @@ class JobFeed:
             retry=retry_if_exception_type(_NotNowError),
             wait=wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY_LONGEST_S),
             stop=stop_never,
-            before_sleep=_log_wait,
+            before_sleep=retry_warning(_log, "no answer to the question for jobs"),
         )
 
     async def __aenter__(self) -> Self:
@@ -103,13 +102,3 @@ class JobFeed:
             return answer
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise _NotNowError(str(error) or type(error).__name__) from error
-
-
-def _log_wait(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    _log.warning(
-        "no answer to the question for jobs",
-        error=str(error),
-        attempt=state.attempt_number,
-        next_try_s=round(state.upcoming_sleep, 1),
-    )

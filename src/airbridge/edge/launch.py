@@ -25,12 +25,11 @@ from airbridge.edge._registration import claim_name
 from airbridge.edge._renewal import ensure_certificate
 from airbridge.edge.settings import load_settings
 from airbridge.errors import AirbridgeError, UnreachableError
+from airbridge.retry_log import retry_warning
 from airbridge.sync.store import current_tree
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from tenacity import RetryCallState
 
     from airbridge.credential import JoinToken
     from airbridge.edge._control_plane import Joined
@@ -55,18 +54,7 @@ class _Patient:
             retry=retry_if_exception_type(UnreachableError),
             wait=wait_random_exponential(multiplier=_RETRY_FIRST_S, max=_RETRY_LONGEST_S),
             stop=stop_never,
-            before_sleep=self._log_wait,
-        )
-
-    @staticmethod
-    def _log_wait(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        _log.warning(
-            "waiting for the control plane",
-            attempt=state.attempt_number,
-            error=getattr(error, "what", str(error)),
-            fix=getattr(error, "fix", ""),
-            next_try_s=round(state.upcoming_sleep, 1),
+            before_sleep=retry_warning(_log, "waiting for the control plane"),
         )
 
     def check_versions(self) -> None:

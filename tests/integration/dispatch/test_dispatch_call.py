@@ -11,12 +11,12 @@ from tests.integration.dispatch.conftest import workload_of
 
 from airbridge.controlplane._dispatch import Dispatch, Renew
 from airbridge.controlplane._refusal import Refusal
-from airbridge.dispatch.queue import ClaimedJob, Demand
+from airbridge.dispatch.queue import ClaimedJob, Demand, JobQueue
 from airbridge.identity.jobs import JobKey
 from airbridge.identity.store import CHANGES_CHANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from conftest import Desk
 
@@ -266,6 +266,33 @@ def test_job_that_woke_a_worker_without_enrolment_goes_to_the_next(office: Offic
         assert _tasks(await second) == ["t1"]
         with pytest.raises(Refusal, match="no"):
             await first
+
+    office.run(play)
+
+
+def test_job_that_woke_a_call_as_its_client_hung_up_goes_to_the_next(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the listener finds by itself, seconds later, does not help.
+    monkeypatch.setattr(JobQueue, "queued", lambda _: frozenset())
+
+    async def play(dispatch: Dispatch) -> None:
+        hung_up = asyncio.Event()
+        announce = dispatch._room.announce
+
+        def announced(queues: Iterable[str]) -> None:
+            announce(queues)
+            hung_up.set()
+
+        monkeypatch.setattr(dispatch._room, "announce", announced)
+        demand = Demand("north", ("a",), slots=4, concurrency=4)
+        first = asyncio.create_task(dispatch.serve(demand, LONG_S, hung_up.wait(), _same(demand)))
+        await _until_held(dispatch)
+        second = _call(dispatch, "south")
+        await _until_held(dispatch, 2)
+        await office.put("t1")
+        assert _tasks(await second) == ["t1"]
+        assert await first == []
 
     office.run(play)
 
