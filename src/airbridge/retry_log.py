@@ -16,8 +16,8 @@ __all__ = ["retry_warning"]
 def retry_warning(log: FilteringBoundLogger, event: str) -> Callable[[RetryCallState], None]:
     """Return what tenacity calls before it waits (``before_sleep``).
 
-    It logs a warning with the error, how often it was tried, the seconds until the next attempt and, where the
-    error knows it, what to do.
+    It logs a warning with the error, how often it was tried, the seconds until the next attempt and, where
+    the error knows it, what to do.
     """
 
     def say(state: RetryCallState) -> None:
