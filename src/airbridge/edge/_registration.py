@@ -32,8 +32,9 @@ _UNKNOWN_AFTER: Final = 5
 # ... and after which a predecessor that is proven dead is signed off. More than one, so that the living
 # original of a copied disk shows itself by its next heartbeat.
 _PROOF_AFTER: Final = 2
-# Seconds by which the age of one heartbeat may differ between sender and receiver.
-_AGE_TOLERANCE_S: Final = 2.0
+# The same for how much older a heartbeat may be here than there: it leaves late when its worker starts many
+# tasks, or on a busy host. Nobody else can have taken the name of a worker that was killed so soon after it.
+_ON_ITS_WAY: Final = 1
 _POLL_S: Final = 1.0
 _REMIND_S: Final = 60.0
 
@@ -72,7 +73,8 @@ def claim_name(
     :raises RefusedError: another worker lives under this name
     """
     first = current = registry.registration()
-    ours_before = first is not None and _is_ours(first, presence)
+    on_its_way = _ON_ITS_WAY * heartbeat_interval
+    ours_before = first is not None and _is_ours(first, presence, on_its_way)
     waited_since = reminded = time.monotonic()
     while current is not None and not current.free:
         if first is not None and current.last_update != first.last_update:
@@ -81,7 +83,7 @@ def claim_name(
                 f"{current.age_s:.1f} s ago",
                 fix="stop it, or give this worker a WORKER_NAME of its own",
             )
-        ours = _is_ours(current, presence)
+        ours = _is_ours(current, presence, on_its_way)
         if ours and current.age_s >= _PROOF_AFTER * heartbeat_interval:
             registry.sign_off(_offline_for(current.state))
             presence.forget()
@@ -103,7 +105,10 @@ def claim_name(
     return ours_before
 
 
-def _is_ours(registration: Registration, presence: Presence) -> bool:
-    """Return whether the control plane's last heartbeat came from a worker of this host."""
+def _is_ours(registration: Registration, presence: Presence, on_its_way: float) -> bool:
+    """Return whether the control plane's last heartbeat came from a worker of this host.
+
+    :param on_its_way: seconds between the mark of a heartbeat and its arrival, at most
+    """
     own_age = presence.mark_age()
-    return own_age is not None and registration.age_s >= own_age - _AGE_TOLERANCE_S
+    return own_age is not None and registration.age_s >= own_age - on_its_way

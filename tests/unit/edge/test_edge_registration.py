@@ -72,8 +72,22 @@ def test_own_killed_worker_is_signed_off(joined, presence, tmp_path):
 
 @pytest.mark.parametrize(
     ("age", "left", "ours"),
-    [(25, 25.3, True), (25, None, False), (25, 100, False), (300, 300, True)],
-    ids=["own", "nobody knows", "another host's since", "own, given up"],
+    [
+        (25, 25.3, True),
+        (25, 33, True),
+        (25, None, False),
+        (25, 100, False),
+        (25, 36, False),
+        (300, 300, True),
+    ],
+    ids=[
+        "own",
+        "own, long on its way",
+        "nobody knows",
+        "another host's",
+        "another host's soon",
+        "own, given up",
+    ],
 )
 def test_it_is_known_whether_the_one_before_was_of_this_host(joined, presence, tmp_path, age, left, ours):
     joined.heartbeat(age=age, state="unknown" if age > 50 or not ours else "running")
@@ -84,6 +98,14 @@ def test_it_is_known_whether_the_one_before_was_of_this_host(joined, presence, t
             control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
         )
     assert claimed is ours
+
+
+def test_killed_worker_whose_last_heartbeat_was_long_on_its_way_is_signed_off(joined, presence, tmp_path):
+    """It was starting eight tasks at once, on a busy host."""
+    joined.heartbeat(age=21.5)
+    _last_heartbeat_left(tmp_path, 26)
+    assert _claim(presence) == 1
+    assert joined.workers[WORKER]["state"] == "offline"
 
 
 def test_own_worker_in_maintenance_stays_in_maintenance(joined, presence, tmp_path):
