@@ -11,17 +11,18 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airbridge.controlplane._asgi import Message, Send
 
 __all__ = ["HEADER", "AccessLog", "Exchange"]
 
 HEADER: Final = b"x-airbridge-correlation-id"
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 # JSON whatever else the process logs like: what strangers write must not look like lines of ours.
 _PROCESSORS: Final = (

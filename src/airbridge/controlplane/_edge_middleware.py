@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +55,7 @@ from airbridge.identity.store import JoinRefusedError
 
 if TYPE_CHECKING:
     from airbridge.audit import Audit
+    from airbridge.controlplane._asgi import App, Message, Receive, Scope, Send
     from airbridge.controlplane._correlation import AccessLog
     from airbridge.controlplane._dispatch import Dispatch
     from airbridge.controlplane._heartbeats import Heartbeats
@@ -65,12 +65,6 @@ if TYPE_CHECKING:
     from airbridge.identity.store import WorkerStore
 
 __all__ = ["EdgeGuard", "EdgeMiddleware"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _EDGE_API: Final = "/edge_worker/v1/"
 _OWN_API: Final = "/airbridge/v1/"
@@ -196,7 +190,6 @@ class EdgeMiddleware:
             if guard and await self._lookup.in_thread(lambda: guard.jobs.task(task_instance)) is not None:
                 raise Refusal(403, "task_not_here", "a task of an edge host calls through its uplink")
             request.exchange.is_about(request.claimed)
-        await request.read()
         await self._inner_for_tasks(request.scope, request.receive, request.exchange.send)
 
     async def _serve(self, request: _Request, send: Send) -> None:
@@ -213,9 +206,7 @@ class EdgeMiddleware:
         if path == _JOIN:
             await self._join(request, send)
         elif path.startswith(_EXECUTION_API):
-            inner = await self._admit_task(request)
-            await request.read()
-            await self._inner(inner, request.receive, send)
+            await self._inner(await self._admit_task(request), request.receive, send)
         else:
             await self._serve_worker(request, send)
 
@@ -264,7 +255,6 @@ class EdgeMiddleware:
         ):
             await _answer(send, 200, {})
         else:
-            await request.read()
             await self._inner(inner, request.receive, send)
 
     async def _beat(self, request: _Request, worker: Worker, send: Send) -> bool:
@@ -497,11 +487,6 @@ class _Request:
             if len(body) > _LONGEST_BODY:
                 raise Refusal(413, "body_too_long", f"this call takes {_LONGEST_BODY} bytes at most")
         return body
-
-    async def read(self) -> None:
-        """Read what is left of the body, however long: the application behind gets it from memory."""
-        while not self._read or self._read[-1].get("more_body", False):
-            self._read.append(await self._receive())
 
     async def disconnected(self) -> None:
         """Return when nobody waits for the answer any more; the body has been read."""

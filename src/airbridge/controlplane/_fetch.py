@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 import anyio
 
+from airbridge.controlplane._asgi import Message, Send
 from airbridge.identity.jobs import JobKey
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FetchDesk", "Fetched", "Turn", "Turns", "fetched"]
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 Call = Callable[[bytes, Send], Awaitable[None]]
 
 # Fetches of all workers that are under way at once: each holds a connection to the database, and the edge API

@@ -10,13 +10,12 @@ most of what a collection walks is not garbage.
 from __future__ import annotations
 
 import gc
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from airbridge.controlplane._asgi import Message, Send
 
 __all__ = ["freezing"]
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 # Objects that came and did not go before the youngest are collected, then how many such collections make one
 # of the next age. Python's 700, 10, 10 made a full collection every four seconds under 500 held calls, of 40

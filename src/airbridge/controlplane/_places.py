@@ -9,18 +9,12 @@ requests as there are connections and threads together. Here they wait outside i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from airbridge.controlplane._asgi import App, Message, Receive, Scope, Send
 
 __all__ = ["Places"]
 
@@ -28,9 +22,10 @@ __all__ = ["Places"]
 class Places:
     """Lets so many requests into an application at once; the others wait in the order in which they came.
 
+    A request is let in once its whole body is here: who sends one slowly takes no place meanwhile.
+
     Args:
-        app: the application. Requests come to it with their whole body read: who sends one slowly takes no
-            place meanwhile.
+        app: the application.
         most: requests.
     """
 
@@ -41,6 +36,13 @@ class Places:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        read = [await receive()]
+        while read[-1].get("more_body", False):
+            read.append(await receive())
+
+        async def receive_again() -> Message:
+            return read.pop(0) if read else await receive()
+
         if self._free is None:  # made on the event loop that it is for
             self._free = anyio.Semaphore(self._most)
         await self._free.acquire()
@@ -52,7 +54,7 @@ class Places:
             await send(message)
 
         try:
-            await self._app(scope, receive, leaving)
+            await self._app(scope, receive_again, leaving)
         finally:
             place.leave()
 

@@ -9,18 +9,16 @@ application of which nobody takes the shortcut serves it as well.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.middleware.gzip import GZipMiddleware
 
-__all__ = ["Shortcut", "take_shortcut"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from airbridge.controlplane._asgi import App, Receive, Scope, Send
+
+__all__ = ["Shortcut", "take_shortcut"]
 
 # As airflow/api_fastapi/core_api/app.py (init_config) has them: many jobs, or a large XCom, over a slow line.
 _COMPRESSED_FROM: Final = 1024
@@ -48,7 +46,7 @@ class Shortcut:
             await self._usual(scope, receive, send)
         elif any(name == b"accept-encoding" for name, _ in scope["headers"]):
             await self._compressing(scope, receive, send)
-        else:
+        else:  # as the gateway sends on what is answered in a few words
             await self._edge(scope, receive, send)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,8 +14,6 @@ from starlette.routing import Mount, Route
 from tests.unit.controlplane.edge_requests import WORKER, Enrolments, Ledger, door_before, token, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from starlette.requests import Request
 
 CALL = f"worker/{WORKER}"
@@ -24,12 +21,7 @@ HEARTBEAT = b'{"state": "idle", "queues": ["default"], "sysinfo": {}}'
 LONG = "x" * 4096
 
 
-@pytest.fixture(autouse=True)
-def _unfrozen() -> Iterator[None]:
-    thresholds = gc.get_threshold()
-    yield
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("collector_as_before")
 
 
 class _Noting:
