@@ -18,10 +18,18 @@ __all__ = ["warm_up"]
 _MODULES: Final = (
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
+    # What the names that DAGs take from airflow.sdk are looked up in, each when it is first asked for.
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.decorators",
+    "airflow.timetables.trigger",
     "airflow.providers.amazon.aws.log.s3_task_handler",
+    "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.bash",
     "airflow.providers.standard.operators.python",
     "airbridge.bundle",
+    # Imported by httpx and Jinja2 when they are first used.
+    "httpcore",
+    "jinja2.ext",
 )
 
 _log = structlog.get_logger("airbridge.edge.warm")
@@ -36,7 +44,7 @@ def warm_up() -> None:
     for name in _MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for make in (_configure_mappers, _load_plugins, _make_s3_client):
+    for make in (_configure_mappers, _load_plugins, _make_s3_client, _make_log_processors):
         try:
             make()
         except Exception:
@@ -64,3 +72,17 @@ def _make_s3_client() -> None:
     from airbridge.edge.task_logs import REMOTE_TASK_LOG
 
     _ = REMOTE_TASK_LOG.hook.conn
+
+
+def _make_log_processors() -> None:
+    """What each supervisor and each task makes for its log, and Airflow keeps: 20 ms of CPU.
+
+    Called as both call it (``airflow/sdk/execution_time/supervisor.py``, ``_configure_logging``, and
+    ``airflow/sdk/log.py``, ``configure_logging``): it is remembered by its arguments.
+    """
+    from airflow.configuration import conf
+    from airflow.sdk.log import logging_processors
+
+    logging_processors(enable_pretty_log=False)
+    colored = conf.getboolean("logging", "colored_console_log", fallback=True)
+    logging_processors(False, mask_secrets=False, colored_console_log=colored)

@@ -6,6 +6,7 @@ maintenance mode, signals and states are the provider's. Different here:
 * jobs come by a call that is held (:mod:`airbridge.edge._job_feed`), several at once;
 * in the place of a worker that was killed, it says at once that the tasks of that one have failed;
 * the end of a task is noticed when its process ends, not at the next look, and its report brings the next;
+* supervisors of tasks take one after the other (:mod:`airbridge.edge._supervisors`);
 * processes are forked from one that has everything imported and its garbage collector frozen, and a task's
   client of the Execution API loads no certificates for the plain HTTP to the courier.
 
@@ -18,33 +19,35 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import ClientResponseError
 from airflow.configuration import conf
+from airflow.executors.workloads import ExecuteTask  # noqa: TC002 - pydantic looks it up
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.edge3.cli.api_client import jobs_set_state, logs_push
-from airflow.providers.edge3.cli.worker import EdgeWorker, _reset_parent_signal_state
+from airflow.providers.edge3.cli.worker import EdgeWorker, _make_task_temp_file, _reset_parent_signal_state
 from airflow.providers.edge3.worker_api.datamodels import EdgeJobFetched
 from airflow.utils import timezone
 from airflow.utils.state import TaskInstanceState
+from pydantic import BaseModel
 from setproctitle import setproctitle
 
+from airbridge.edge._correlation import work_on
 from airbridge.edge._job_feed import HELD_S, AttemptKey, JobFeed
 from airbridge.edge._log_files import is_sent
 from airbridge.edge._process_end import ProcessEnd
 from airbridge.edge._supervise import supervise_task
+from airbridge.edge._supervisors import Supervised, Supervisors
 from airbridge.edge._warm import warm_up
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from airflow.executors.workloads import ExecuteTask
     from airflow.providers.edge3.cli.dataclasses import Job
 
 __all__ = ["Runner"]
@@ -54,7 +57,17 @@ _LOG_INTERVAL_S: Final = 2.0
 # For the last question before a stop; a control plane that is away must not hold it up.
 _RECALL_S: Final = 10.0
 
+_TITLE: Final = "airflow edge supervisor"
+
 _log = structlog.get_logger("airbridge.edge.runner")
+
+
+class _Order(BaseModel):
+    """What a supervisor is told of an attempt."""
+
+    workload: ExecuteTask
+    error_file: Path
+    """Where it says what kept it from supervising."""
 
 
 def _key(job: Job) -> AttemptKey:
@@ -74,6 +87,7 @@ class Runner(EdgeWorker):  # type: ignore[misc]
     def __init__(self, courier: str, *, restarted: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._feed = JobFeed(courier, self.hostname, conf.get("api_auth", "jwt_secret"))
+        self._supervisors = Supervisors(self._run_order, _become_supervisor)
         self._has_lost = restarted
         self._asking: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
@@ -85,7 +99,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
         gc.collect()
         gc.freeze()
         async with self._feed:
-            await super().start()
+            with self._supervisors:
+                await super().start()
 
     # --- jobs come in -----------------------------------------------------------------------------
 
@@ -147,6 +162,7 @@ class Runner(EdgeWorker):  # type: ignore[misc]
 
         It ends with maintenance, and is made anew for other queues or another number of tasks.
         """
+        self._supervisors.retire()
         asked_with = (self.queues, self.concurrency)
         changed: bool = await super().heartbeat(new_maintenance_comments)
         if self.maintenance_mode:
@@ -188,6 +204,8 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             with ProcessEnd(job.process) as end:
                 while not await end.wait(_LOG_INTERVAL_S):
                     await self._push_logs_in_chunks(job)
+            # Before the report of the end, whose answer may be the next job.
+            self._supervisors.release(job.process)
             state = TaskInstanceState.SUCCESS if job.is_success else TaskInstanceState.FAILED
             if state == TaskInstanceState.FAILED:
                 # Before the state, as the provider does: whoever sees the failure finds the reason.
@@ -223,20 +241,35 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             # The job is somebody else's by now; what its task does is between it and the Execution API.
             _log.warning("state refused", job=str(key), state=str(state), status=error.status)
 
-    def _run_job_via_supervisor(self, workload: ExecuteTask, error_file_path: Path) -> NoReturn:
-        """Run a task; called in the forked process."""
-        _reset_parent_signal_state()
-        # Ctrl-C is for the worker, which lets its tasks finish.
-        os.setpgrp()
-        task = workload.ti
+    def _launch_job_fork(self, workload: ExecuteTask) -> tuple[Supervised, Path]:
+        """Hand a task to a supervisor; the provider forks one for each."""
+        error_file, path = _make_task_temp_file("airflow-edge-task-error-")
+        error_file.close()  # written by its path
+        order = _Order(workload=workload, error_file=path)
+        return self._supervisors.start(order.model_dump_json().encode()), path
+
+    def _run_order(self, order: bytes) -> int:
+        """Run a task; called in a supervisor."""
+        asked = _Order.model_validate_json(order)
+        task = asked.workload.ti
+        work_on(str(task.id))
         setproctitle(
-            f"airflow edge supervisor: dag_id={task.dag_id} task_id={task.task_id} run_id={task.run_id}"
+            f"{_TITLE}: dag_id={task.dag_id} task_id={task.task_id} run_id={task.run_id}"
             f" map_index={task.map_index} try_number={task.try_number}"
         )
         try:
-            code = supervise_task(workload, self._execution_api_server_url)
+            return supervise_task(asked.workload, self._execution_api_server_url)
         except Exception:
             with suppress(OSError):
-                error_file_path.write_text(traceback.format_exc())
-            code = 1
-        sys.exit(code)
+                asked.error_file.write_text(traceback.format_exc())
+            return 1
+        finally:
+            work_on("")
+            setproctitle(f"{_TITLE}: idle")
+
+
+def _become_supervisor() -> None:
+    """Leave what is the worker's; called in a new supervisor."""
+    _reset_parent_signal_state()
+    # Ctrl-C is for the worker, which lets its tasks finish.
+    os.setpgrp()
