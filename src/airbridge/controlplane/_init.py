@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 from airbridge.controlplane._database import connect, first_line, migrate, users
+from airbridge.controlplane._indexes import install_indexes
 from airbridge.controlplane._secrets import read_secret
 from airbridge.controlplane._settings import check_settings
 from airbridge.dispatch.queue import install_notifications
@@ -47,6 +48,7 @@ def _ensure_worker_tables() -> None:
     try:
         made = migrate_schema(connection)
         install_notifications(connection)
+        install_indexes(connection)
     except psycopg2.Error as error:
         raise AirbridgeError(
             f"the tables of the edge workers could not be made: {first_line(error)}",

@@ -16,6 +16,8 @@ from typing import Any
 
 import structlog
 
+from airbridge.identity.jobs import task_instance_of
+
 __all__ = ["ignore_late_reports"]
 
 log = structlog.get_logger(__name__)
@@ -37,17 +39,11 @@ def ignore_late_reports() -> None:
     def is_late(job: Any, new: str, old: object) -> bool:
         if old == State.QUEUED:
             return new in (State.SUCCESS, State.FAILED)
-        session = object_session(job)
-        if new != State.SUCCESS or session is None:
+        session, attempt = object_session(job), task_instance_of(job.command)
+        if new != State.SUCCESS or session is None or attempt is None:
             return False
-        task = select(TaskInstance.state).where(
-            TaskInstance.dag_id == job.dag_id,
-            TaskInstance.task_id == job.task_id,
-            TaskInstance.run_id == job.run_id,
-            TaskInstance.map_index == job.map_index,
-            TaskInstance.try_number == job.try_number,
-        )
-        return session.scalar(task) in unfinished
+        # By its id: by its names, Postgres may come to read every task of the run.
+        return session.scalar(select(TaskInstance.state).where(TaskInstance.id == str(attempt))) in unfinished
 
     def keep_state(job: Any, new: str, old: Any, _: object) -> Any:
         if not is_late(job, new, old):

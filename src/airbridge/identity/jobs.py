@@ -27,6 +27,7 @@ __all__ = [
     "count_held",
     "had_part",
     "may_have_jobs",
+    "task_instance_of",
 ]
 
 # Between a fetch and the worker's first word about the job.
@@ -45,11 +46,16 @@ _TURN_WAIT: Final = "5s"
 # worker that was killed: its successor must not wait until the scheduler has given the task up.
 _SILENT: Final = timedelta(seconds=60)
 
+# Each task instance by its id, which is in the workload: by its names, and joined as Postgres likes, all
+# tasks of the run were read for a claim.
 _HELD = """
     SET LOCAL lock_timeout = %(wait)s;
     SELECT pg_advisory_xact_lock(%(lock)s, hashtext(%(worker)s));
     SELECT coalesce(sum(j.concurrency_slots), 0)
-    FROM edge_job j LEFT JOIN task_instance t USING (dag_id, task_id, run_id, map_index, try_number)
+    FROM edge_job j LEFT JOIN LATERAL (
+        SELECT id, state, last_heartbeat_at FROM task_instance
+        WHERE id = (j.command::json #>> '{ti,id}')::uuid LIMIT 1
+    ) t ON true
     WHERE j.edge_worker = %(worker)s AND j.state = ANY(%(states)s)
       AND (t.id IS NULL OR t.state IN ('queued', 'running', 'restarting'))
       AND greatest(j.last_update, t.last_heartbeat_at) > now() - %(silent)s
@@ -198,7 +204,7 @@ class Jobs:
                 key._values,
             )
             row = cursor.fetchone()
-        return None if row is None else Job(row[0], row[1], _task_instance_of(row[2]))
+        return None if row is None else Job(row[0], row[1], task_instance_of(row[2]))
 
     def task(self, task_instance: UUID) -> RunningTask | None:
         """Return the task instance of this id with its job; ``None``: it is no job of an edge worker."""
@@ -254,7 +260,7 @@ class Jobs:
             return cursor.fetchone() is not None
 
 
-def _task_instance_of(command: str) -> UUID | None:
+def task_instance_of(command: str) -> UUID | None:
     """Return the id of the attempt that a stored workload is for."""
     try:
         return UUID(json.loads(command)["ti"]["id"])

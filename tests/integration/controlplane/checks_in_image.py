@@ -18,6 +18,7 @@ __all__ = ["MODULES"]
 MODULES = (
     "bundle_checks",
     "edge_door_checks",
+    "executor_checks",
     "fleet_checks",
     "heartbeat_checks",
     "places_checks",
