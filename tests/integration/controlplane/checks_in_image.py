@@ -21,6 +21,7 @@ MODULES = (
     "executor_checks",
     "fleet_checks",
     "heartbeat_checks",
+    "late_report_checks",
     "places_checks",
     "supervise_checks",
 )
