@@ -6,6 +6,7 @@ And the provider's own worker, which asks in its own way.
 from __future__ import annotations
 
 import json
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,21 @@ def test_sigterm_ends_the_tasks_which_are_tried_again_when_the_worker_is_back(
         docker("kill", "--signal", "TERM", container)
         ended.result()
     assert exit_code(host.compose, "edge-worker") == 0
+    host.compose("start", "edge-worker")
+    assert {task.try_number for task in stack.wait_for_run(run).of("work")} == {2}
+
+
+def test_tasks_that_a_reboot_ended_are_tried_again_when_the_host_is_back(
+    stack: Stack, host: EdgeHost
+) -> None:
+    """A power cut, but for the boot itself: everything ends at once, and the mark is of a boot that is over."""
+    host.compose.wait_until_healthy("edge-worker")
+    run = stack.trigger(f"e2e_{_NAME}", {"seconds": _LONG_S, "tasks": 2})
+    until("they run", lambda: sorted(_jobs(stack, run)) == [f"running|{_NAME}"] * 2)
+    docker("kill", host.compose.container("edge-worker"))
+    other_boot = f"s/^[^ ]*/{uuid.UUID(int=0)}/"
+    on_disk = ("--rm", "--no-deps", "-T", "--entrypoint", "sed", "edge-worker", "-i", other_boot)
+    host.compose("run", *on_disk, f"/var/lib/airbridge/{_NAME}.heartbeat")
     host.compose("start", "edge-worker")
     assert {task.try_number for task in stack.wait_for_run(run).of("work")} == {2}
 

@@ -7,6 +7,8 @@ after a crash: is the registration that the control plane still shows *ours*, an
   whoever gets it knows that no process of a predecessor on this host is left.
 * The mark holds the moment of the last heartbeat on the boot's own clock. When the control plane's
   last heartbeat is as old as the mark, it came from the predecessor and from nobody after it.
+* It holds the host's time as well, for after a reboot: of a boot that has ended, nothing is left alive. That
+  clock may have been set meanwhile, so it proves less.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from airbridge.errors import AirbridgeError, RefusedError
@@ -26,6 +29,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def _boot_clock() -> tuple[str, float]:
     """Return this boot's id and the seconds since it began; no clock change touches them."""
     return _BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """When the last heartbeat left."""
+
+    boot: str
+    boot_s: float
+    """Seconds since that boot began."""
+    wall_s: float | None
+    """The host's time; ``None`` in marks of earlier releases."""
 
 
 class Presence:
@@ -68,9 +82,14 @@ class Presence:
             self._lock_fd = None
 
     def mark(self) -> None:
-        """Note that a heartbeat leaves now."""
+        """Note that a heartbeat leaves now; a power cut finds this mark or the one before it."""
         boot, now = _boot_clock()
-        self._mark_path.write_text(f"{boot} {now!r}\n")
+        written = self._mark_path.with_suffix(".next")
+        with written.open("w") as file:
+            file.write(f"{boot} {now!r} {time.time()!r}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(self._mark_path)
 
     def forget(self) -> None:
         """Remove the mark: what follows is a new worker's life."""
@@ -78,9 +97,20 @@ class Presence:
 
     def mark_age(self) -> float | None:
         """Return the seconds since the last mark; None when there is none of this boot."""
+        mark = self._read()
+        current, now = _boot_clock()
+        return now - mark.boot_s if mark is not None and mark.boot == current else None
+
+    def age_across_boots(self) -> float | None:
+        """Return the seconds since the last mark by the host's time; None without one of an earlier boot."""
+        mark = self._read()
+        if mark is None or mark.wall_s is None or mark.boot == _boot_clock()[0]:
+            return None
+        return time.time() - mark.wall_s
+
+    def _read(self) -> _Mark | None:
         try:
-            boot, _, then = self._mark_path.read_text().strip().partition(" ")
-            current, now = _boot_clock()
-            return now - float(then) if boot == current else None
+            boot, boot_s, *wall_s = self._mark_path.read_text().split()
+            return _Mark(boot, float(boot_s), float(wall_s[0]) if wall_s else None)
         except (OSError, ValueError):
             return None

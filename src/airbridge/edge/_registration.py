@@ -111,4 +111,9 @@ def _is_ours(registration: Registration, presence: Presence, on_its_way: float) 
     :param on_its_way: seconds between the mark of a heartbeat and its arrival, at most
     """
     own_age = presence.mark_age()
-    return own_age is not None and registration.age_s >= own_age - on_its_way
+    if own_age is not None:
+        return registration.age_s >= own_age - on_its_way
+    # The host's time may be wrong after a reboot. An age that it gets wrong is not just that of the last
+    # heartbeat, and then the control plane decides.
+    own_age = presence.age_across_boots()
+    return own_age is not None and abs(registration.age_s - own_age) <= on_its_way

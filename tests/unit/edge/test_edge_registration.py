@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.unit.edge.edge_servers import VERSIONS, WORKER
 
@@ -31,6 +33,11 @@ def presence(tmp_path):
 def _last_heartbeat_left(folder, seconds_ago):
     boot, now = _boot_clock()
     (folder / f"{WORKER}.heartbeat").write_text(f"{boot} {now - seconds_ago}")
+
+
+def _last_heartbeat_left_before_a_reboot(folder, seconds_ago):
+    wall = time.time() - seconds_ago
+    (folder / f"{WORKER}.heartbeat").write_text(f"00000000-0000-0000-0000-000000000000 5.0 {wall}")
 
 
 def _claim(presence, between=lambda _: None):
@@ -98,6 +105,53 @@ def test_it_is_known_whether_the_one_before_was_of_this_host(joined, presence, t
             control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
         )
     assert claimed is ours
+
+
+@pytest.mark.parametrize(
+    ("age", "left", "ours"),
+    [
+        (300, 301, True),
+        (300, 309, True),
+        (300, 295, True),
+        (300, 315, False),
+        (300, 285, False),
+        (300, -50, False),
+    ],
+    ids=[
+        "own",
+        "own, long on its way",
+        "own, clock set back a little",
+        "another's",
+        "clock set back",
+        "no clock",
+    ],
+)
+def test_after_a_reboot_only_an_age_that_agrees_shows_that_the_one_before_was_of_this_host(
+    joined, presence, tmp_path, age, left, ours
+):
+    joined.heartbeat(age=age, state="unknown")
+    _last_heartbeat_left_before_a_reboot(tmp_path, left)
+    with ControlPlane(load_settings(), VERSIONS) as control_plane:
+        claimed = claim_name(
+            control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
+        )
+    assert claimed is ours
+
+
+def test_quick_reboot_signs_off_the_worker_that_it_ended(joined, presence, tmp_path):
+    joined.heartbeat(age=25)
+    _last_heartbeat_left_before_a_reboot(tmp_path, 26)
+    assert _claim(presence) == 1
+    assert joined.workers[WORKER]["state"] == "offline"
+
+
+def test_living_original_of_a_disk_that_was_copied_is_left_alone(joined, presence, tmp_path):
+    """The copy boots seconds after the heartbeat that both know of."""
+    joined.heartbeat(age=5)
+    _last_heartbeat_left_before_a_reboot(tmp_path, 5)
+    with pytest.raises(RefusedError, match="is alive"):
+        _claim(presence, lambda pause: joined.heartbeat(age=0) if pause == 2 else None)
+    assert _verbs(joined) == {"GET"}
 
 
 def test_killed_worker_whose_last_heartbeat_was_long_on_its_way_is_signed_off(joined, presence, tmp_path):

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -63,10 +64,31 @@ def test_mark_ages_and_is_forgotten(tmp_path):
     assert presence.mark_age() is None
 
 
+def test_mark_of_this_boot_says_nothing_across_boots(tmp_path):
+    presence = Presence(tmp_path, "north-1")
+    presence.mark()
+    assert presence.age_across_boots() is None
+
+
+def test_mark_of_an_earlier_boot_ages_by_the_hosts_time(tmp_path):
+    then = time.time() - 60
+    (tmp_path / "north-1.heartbeat").write_text(f"00000000-0000-0000-0000-000000000000 5.0 {then}")
+    presence = Presence(tmp_path, "north-1")
+    assert presence.mark_age() is None
+    assert presence.age_across_boots() == pytest.approx(60, abs=5)
+
+
+def test_mark_that_is_written_leaves_nothing_beside_it(tmp_path):
+    Presence(tmp_path, "north-1").mark()
+    assert [path.name for path in tmp_path.iterdir()] == ["north-1.heartbeat"]
+
+
 @pytest.mark.parametrize("content", ["", "garbage", "00000000-0000-0000-0000-000000000000 5.0"])
 def test_mark_of_another_boot_or_damaged_is_none(tmp_path, content):
     (tmp_path / "north-1.heartbeat").write_text(content)
-    assert Presence(tmp_path, "north-1").mark_age() is None
+    presence = Presence(tmp_path, "north-1")
+    assert presence.mark_age() is None
+    assert presence.age_across_boots() is None
 
 
 def test_lock_is_held_by_what_the_worker_forked(tmp_path):
