@@ -154,7 +154,7 @@ def test_sigterm_ends_the_tasks_which_are_tried_again_when_the_worker_is_back(
 def test_tasks_that_a_reboot_ended_are_tried_again_when_the_host_is_back(
     stack: Stack, host: EdgeHost
 ) -> None:
-    """A power cut, but for the boot itself: everything ends at once, and the mark is of a boot that is over."""
+    """A power cut, but for the boot itself: all ends at once, and the mark is of a boot that is over."""
     host.compose.wait_until_healthy("edge-worker")
     run = stack.trigger(f"e2e_{_NAME}", {"seconds": _LONG_S, "tasks": 2})
     until("they run", lambda: sorted(_jobs(stack, run)) == [f"running|{_NAME}"] * 2)
