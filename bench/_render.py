@@ -132,8 +132,8 @@ def _dispatch(result: Measurement) -> list[str]:
         f"Eight slots each, one control plane, peers in turn, rounds: {settings['rounds']}; in each"
         f" {settings['singles']} single tasks,",
         f"a chain of {settings['chain']}, and {settings['mapped']} mapped tasks. Whoever is not measured is",
-        "paused. The stock worker comes through the same uplink, which keeps its TLS connections for it, to the",
-        "same control plane, whose scheduler reads less than the provider's own would.",
+        "paused. The stock worker comes through the same uplink, which keeps its TLS connections for it, to",
+        "the same control plane, whose scheduler reads less than the provider's own would.",
     ]
     if few:
         lines.append(f"{settings['slow_rounds']} rounds only, because they are slow: {'; '.join(few)}.")
