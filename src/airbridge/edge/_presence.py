@@ -102,11 +102,15 @@ class Presence:
         return now - mark.boot_s if mark is not None and mark.boot == current else None
 
     def age_across_boots(self) -> float | None:
-        """Return the seconds since the last mark by the host's time; None without one of an earlier boot."""
+        """Return the seconds since the last mark by the host's time.
+
+        None when there is none of an earlier boot, or when that time is surely wrong.
+        """
         mark = self._read()
         if mark is None or mark.wall_s is None or mark.boot == _boot_clock()[0]:
             return None
-        return time.time() - mark.wall_s
+        age = time.time() - mark.wall_s
+        return age if age >= 0 else None
 
     def _read(self) -> _Mark | None:
         try:

@@ -29,11 +29,12 @@ class ProcessEnd:
 
     def __init__(self, process: BaseProcess | subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._sentinel = None if isinstance(process, subprocess.Popen) else process.sentinel
         self._told = asyncio.Event()
 
     def __enter__(self) -> Self:
-        if not isinstance(self._process, subprocess.Popen):
-            asyncio.get_running_loop().add_reader(self._process.sentinel, self._tell)
+        if self._sentinel is not None:
+            asyncio.get_running_loop().add_reader(self._sentinel, self._tell)
         return self
 
     def __exit__(
@@ -66,5 +67,5 @@ class ProcessEnd:
         self._told.set()
 
     def _forget(self) -> None:
-        if not isinstance(self._process, subprocess.Popen):
-            asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        if self._sentinel is not None:
+            asyncio.get_running_loop().remove_reader(self._sentinel)

@@ -74,7 +74,7 @@ def claim_name(
     """
     first = current = registry.registration()
     on_its_way = _ON_ITS_WAY * heartbeat_interval
-    ours_before = first is not None and _is_ours(first, presence, on_its_way)
+    was_ours = first is not None and _is_ours(first, presence, on_its_way)
     waited_since = reminded = time.monotonic()
     while current is not None and not current.free:
         if first is not None and current.last_update != first.last_update:
@@ -83,7 +83,9 @@ def claim_name(
                 f"{current.age_s:.1f} s ago",
                 fix="stop it, or give this worker a WORKER_NAME of its own",
             )
+        # Looked at again: after a reboot, the host's time may be put right meanwhile.
         ours = _is_ours(current, presence, on_its_way)
+        was_ours = was_ours or ours
         if ours and current.age_s >= _PROOF_AFTER * heartbeat_interval:
             registry.sign_off(_offline_for(current.state))
             presence.forget()
@@ -102,7 +104,7 @@ def claim_name(
         current = registry.registration()
     if first is not None and not first.free:
         _log.info("name is free", worker=name, waited_s=round(time.monotonic() - waited_since, 1))
-    return ours_before
+    return was_ours
 
 
 def _is_ours(registration: Registration, presence: Presence, on_its_way: float) -> bool:
@@ -111,9 +113,8 @@ def _is_ours(registration: Registration, presence: Presence, on_its_way: float) 
     :param on_its_way: seconds between the mark of a heartbeat and its arrival, at most
     """
     own_age = presence.mark_age()
-    if own_age is not None:
-        return registration.age_s >= own_age - on_its_way
-    # The host's time may be wrong after a reboot. An age that it gets wrong is not just that of the last
-    # heartbeat, and then the control plane decides.
-    own_age = presence.age_across_boots()
-    return own_age is not None and abs(registration.age_s - own_age) <= on_its_way
+    if own_age is None:
+        # The host's time may be wrong after a reboot. By less than it takes until the name is free, that
+        # decides nothing wrong: nobody else can have had the name so soon after this host.
+        own_age = presence.age_across_boots()
+    return own_age is not None and registration.age_s >= own_age - on_its_way

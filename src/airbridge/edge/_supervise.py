@@ -23,6 +23,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+import psutil
 import structlog
 from airflow.sdk import __version__ as sdk_version
 from airflow.sdk.api.client import API_VERSION, BearerAuth, Client, add_correlation_id, raise_on_4xx_5xx
@@ -48,25 +49,43 @@ class _ProcessEnd:
     """Becomes readable when a process ends. Selectors take it for a file."""
 
     def __init__(self, pid: int) -> None:
-        self._descriptor = os.pidfd_open(pid)
+        self._file = os.fdopen(os.pidfd_open(pid))
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._file.fileno()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._file.close()  # nothing the second time
 
 
 class _Attempt(ActivitySubprocess):  # type: ignore[misc]
-    """An attempt whose supervisor wakes up when the process ends."""
+    """An attempt whose supervisor wakes up when the process ends, and lives on after it."""
+
+    _end: _ProcessEnd | None = None
 
     def _register_pipe_readers(self, *arguments: Any, **named: Any) -> None:
         super()._register_pipe_readers(*arguments, **named)
         # Where the kernel has no such thing, or the process is gone, it is noticed as upstream does.
         with contextlib.suppress(OSError):
-            self.selector.register(
-                _ProcessEnd(self.pid), selectors.EVENT_READ, (_has_ended, self.selector.unregister)
-            )
+            self._end = _ProcessEnd(self.pid)
+            self.selector.register(self._end, selectors.EVENT_READ, (_has_ended, self.selector.unregister))
+
+    def wait(self) -> int:
+        """Return the exit code of the process, with nothing left of it: upstream leaves that to its own end.
+
+        A process that could not be supervised to its end is killed, because it may be tried again.
+        """
+        try:
+            return int(super().wait())
+        except BaseException:
+            with contextlib.suppress(psutil.Error):
+                self._process.kill()
+                self._process.wait()
+            raise
+        finally:
+            self.stdin.close()
+            if self._end is not None:
+                self._end.close()
 
     def _on_child_started(self, *arguments: Any, **named: Any) -> None:
         super()._on_child_started(*arguments, **named)
@@ -131,14 +150,14 @@ def supervise_task(workload: ExecuteTask, server: str) -> int:
     with contextlib.closing(log_file):
         ensure_secrets_backend_loaded()
         reset_secrets_masker()
-        attempt = _Attempt.start(
+        attempt: _Attempt = _Attempt.start(
             dag_rel_path=workload.dag_rel_path,
             what=workload.ti,
             client=client,
             logger=logger,
             bundle_info=workload.bundle_info,
         )
-        code = int(attempt.wait())
+        code = attempt.wait()
         duration = time.monotonic() - started
         _log.info("Task finished", exit_code=code, duration=duration, final_state=attempt.final_state)
     return code

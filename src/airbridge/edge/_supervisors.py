@@ -52,11 +52,15 @@ class Supervised:
     def __init__(self, supervisor: _Supervisor) -> None:
         self._supervisor = supervisor
         self._exit_code: int | None = None
+        self._is_released = False
 
     @property
     def pid(self) -> int | None:
-        """Id of the supervisor; ``None`` once the attempt has ended: it is somebody else's then."""
-        return self._supervisor.process.pid if self.is_alive() else None
+        """Id of the supervisor; ``None`` once the end of the attempt was seen: it is somebody else's then.
+
+        Does not look itself: who reads it twice gets the same answer.
+        """
+        return self._supervisor.process.pid if self._exit_code is None else None
 
     @property
     def sentinel(self) -> int:
@@ -72,11 +76,11 @@ class Supervised:
         """Return whether the attempt runs."""
         if self._exit_code is None:
             # In this order: what a supervisor said before its end counts.
-            process = self._supervisor.process
+            process, line = self._supervisor.process, self._supervisor.line
             is_there = process.is_alive()
-            if self._supervisor.line.poll():
-                with contextlib.suppress(EOFError, OSError):
-                    self._exit_code = int(self._supervisor.line.recv_bytes())
+            with contextlib.suppress(EOFError, OSError):  # it is dead, or the worker has hung up
+                if line.poll():
+                    self._exit_code = int(line.recv_bytes())
             if self._exit_code is None and not is_there:
                 self._exit_code = process.exitcode or _NO_RESULT
         return self._exit_code is None
@@ -95,7 +99,9 @@ class Supervisors:
         self._prepare = prepare
         self._all: list[_Supervisor] = []
         self._idle: list[_Supervisor] = []
+        self._abandoned: list[Supervised] = []
         self._leaving: list[ForkProcess] = []
+        self._has_ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +109,7 @@ class Supervisors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._has_ended = True
         for supervisor in tuple(self._all):
             self._dismiss(supervisor)
 
@@ -110,7 +117,10 @@ class Supervisors:
         """Hand an attempt to a supervisor, a new one where none is idle.
 
         :param order: what ``run`` gets
+        :raises RuntimeError: the worker has ended; a process that nobody ends would keep it
         """
+        if self._has_ended:
+            raise RuntimeError("no attempt is started any more")
         while self._idle:
             supervisor = self._idle.pop()
             with contextlib.suppress(OSError):
@@ -119,10 +129,19 @@ class Supervisors:
         return self._hand(self._fork(), order)
 
     def release(self, process: object) -> None:
-        """Let the supervisor of an attempt that has ended take another; anything else is left alone."""
-        if not isinstance(process, Supervised) or process.is_alive():
+        """Let the supervisor of an attempt take another, once this one has ended; nobody waits any more.
+
+        Nothing the second time, nor for anything else.
+        """
+        if not isinstance(process, Supervised) or process._is_released:
             return
-        supervisor = process._supervisor
+        process._is_released = True
+        if process.is_alive():
+            self._abandoned.append(process)
+        else:
+            self._take_back(process._supervisor)
+
+    def _take_back(self, supervisor: _Supervisor) -> None:
         if supervisor.attempts >= _MOST_ATTEMPTS or not supervisor.process.is_alive():
             self._dismiss(supervisor)
             return
@@ -131,6 +150,9 @@ class Supervisors:
 
     def retire(self, idle_s: float = _IDLE_S) -> None:
         """Let those end that have been idle for so many seconds."""
+        for ended in [process for process in self._abandoned if not process.is_alive()]:
+            self._abandoned.remove(ended)
+            self._take_back(ended._supervisor)
         now = time.monotonic()
         for supervisor in tuple(self._idle):
             if now - supervisor.idle_since >= idle_s:

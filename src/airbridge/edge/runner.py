@@ -100,7 +100,11 @@ class Runner(EdgeWorker):  # type: ignore[misc]
         gc.freeze()
         async with self._feed:
             with self._supervisors:
-                await super().start()
+                try:
+                    await super().start()
+                finally:
+                    if self._asking is not None:
+                        self._asking.cancel()
 
     # --- jobs come in -----------------------------------------------------------------------------
 
@@ -225,6 +229,7 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             # The next jobs are worth more than a log line that could not be sent.
             _log.exception("job could not be reported", job=edge_job.identifier)
         finally:
+            self._supervisors.release(job.process)
             self.jobs.remove(job)
             job.cleanup()
 

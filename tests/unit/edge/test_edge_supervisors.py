@@ -182,13 +182,65 @@ def test_task_cannot_answer_for_its_supervisor() -> None:
         assert _run_to_end(supervisors, "") == 0
 
 
-def test_attempt_that_still_runs_keeps_its_supervisor(supervisors: Supervisors, tmp_path: Path) -> None:
+def test_attempt_that_still_runs_keeps_its_supervisor_though_nobody_waits_for_it(
+    supervisors: Supervisors, tmp_path: Path
+) -> None:
     running = supervisors.start(b"await go")
     supervisors.release(running)
-    other = supervisors.start(b"exit 0")
-    assert other.pid != running.pid or not other.is_alive()
+    supervisors.retire()
+    assert _run_to_end(supervisors, "note a") == 0
+    assert (tmp_path / "a").read_text() != str(running.pid)
+    assert running.is_alive()
     (tmp_path / "go").touch()
-    assert (_finish(running), _finish(other)) == (0, 0)
+    assert _finish(running) == 0
+
+
+def test_supervisor_of_an_attempt_that_nobody_waited_for_is_taken_back(
+    supervisors: Supervisors, tmp_path: Path
+) -> None:
+    running = supervisors.start(b"await go")
+    supervisors.release(running)
+    (tmp_path / "go").touch()
+    while running.is_alive():
+        time.sleep(0.01)
+    supervisors.retire()
+    assert len(supervisors._idle) == 1
+
+
+def test_attempt_is_given_back_once(supervisors: Supervisors, tmp_path: Path) -> None:
+    first = supervisors.start(b"exit 0")
+    _finish(first)
+    supervisors.release(first)
+    second = supervisors.start(b"await go")
+    supervisors.release(first)  # it is the second one's by now
+    assert not supervisors._idle
+    (tmp_path / "go").touch()
+    assert _finish(second) == 0
+
+
+def test_no_attempt_is_started_once_the_worker_has_ended(run: Callable[[bytes], int]) -> None:
+    with Supervisors(run, _nothing) as supervisors:
+        pass
+    with pytest.raises(RuntimeError):
+        supervisors.start(b"exit 0")
+
+
+def test_attempt_whose_line_is_closed_is_looked_at_without_trouble(
+    run: Callable[[bytes], int], tmp_path: Path
+) -> None:
+    """Of a worker that ends while it waits for a task that was killed."""
+
+    async def play(supervised: Supervised, supervisors: Supervisors) -> None:
+        with ProcessEnd(supervised) as end:  # type: ignore[arg-type]
+            supervisors.__exit__(None, None, None)
+            assert not await end.wait(0)
+
+    with Supervisors(run, _nothing) as supervisors:
+        running = supervisors.start(b"await go")
+        asyncio.run(play(running, supervisors))
+        (tmp_path / "go").touch()
+        while running.is_alive():
+            time.sleep(0.01)
 
 
 def test_what_is_no_attempt_of_a_supervisor_is_left_alone(supervisors: Supervisors) -> None:
