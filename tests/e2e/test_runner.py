@@ -25,7 +25,7 @@ from datetime import timedelta
 from airflow.sdk import dag, get_current_context, task
 
 def define(queue):
-    @dag(dag_id=f"e2e_{queue}", schedule=None, params={"seconds": 0, "tasks": 1})
+    @dag(dag_id=f"e2e_{queue}", schedule=None, params={"seconds": 0, "tasks": 1, "fails": False})
     def runs():
         @task
         def numbers() -> list[int]:
@@ -34,7 +34,10 @@ def define(queue):
         @task(queue=queue, retries=1, retry_delay=timedelta(seconds=1))
         def work(number: int) -> None:
             context = get_current_context()
-            time.sleep(context["params"]["seconds"] if context["ti"].try_number == 1 else 0)
+            if context["ti"].try_number == 1:
+                time.sleep(context["params"]["seconds"])
+                context["ti"].xcom_push("seen", number)
+                assert not context["params"]["fails"]
 
         work.expand(number=numbers())
 
@@ -134,6 +137,13 @@ def test_number_of_tasks_and_queues_that_are_changed_remotely_hold_for_the_call_
     assert stack.wait_for_run(run).state == "success"
     assert most == 1
     _control(stack, "set-worker-concurrency", "--edge-hostname", _NAME, "--concurrency", "2")
+
+
+def test_mapped_task_that_failed_after_it_pushed_an_xcom_is_tried_again(stack: Stack, host: EdgeHost) -> None:
+    """The next try begins with taking back what the one before has left."""
+    host.compose.wait_until_healthy("edge-worker")
+    run = stack.trigger(f"e2e_{_NAME}", {"tasks": 2, "fails": True})
+    assert {task.try_number for task in stack.wait_for_run(run).of("work")} == {2}
 
 
 def test_sigterm_ends_the_tasks_which_are_tried_again_when_the_worker_is_back(

@@ -297,6 +297,14 @@ def test_mapped_task_writes_the_xcoms_of_its_own_index(ledger: Ledger) -> None:
         assert _execution(ledger, "POST", call, query, MAPPED_TASK) == "xcom_not_yours"
 
 
+def test_mapped_task_takes_back_its_own_xcoms_though_airflow_names_no_index(ledger: Ledger) -> None:
+    call = f"xcoms/etl/{RUN}/each/return_value"
+    for query in ("map_index=3", "", "map_index=-1"):
+        assert _execution(ledger, "DELETE", call, query, MAPPED_TASK) == ""
+    assert _execution(ledger, "DELETE", call, "map_index=2", MAPPED_TASK) == "xcom_not_yours"
+    assert _execution(ledger, "DELETE", f"xcoms/etl/{RUN}/load/x", "", MAPPED_TASK) == "xcom_not_yours"
+
+
 @pytest.mark.parametrize(
     ("verb", "call"),
     [
