@@ -148,8 +148,8 @@ def _check_xcom(task: RunningTask, verb: str, match: re.Match[str], query: str) 
     written = asked.get("map_index", [str(_NOT_MAPPED)])[0]
     own = {str(task.key.map_index)}
     if verb == "DELETE":
-        # The Task SDK (1.0.4, task_runner.py, run) takes back what an earlier try of a mapped task left and does
-        # not say of which index. There is nothing at the one that it so names, and it may say so.
+        # The Task SDK (1.0.4, task_runner.py, run) takes back what an earlier try of a mapped task left, and
+        # names no index. There is nothing at the one that it so means, and it may say so.
         own.add(str(_NOT_MAPPED))
     if verb not in ("POST", "DELETE") or match["task"] != task.key.task_id or written not in own:
         raise Refusal(403, "xcom_not_yours", "a task on an edge host writes its own XComs")
