@@ -1,9 +1,9 @@
 """The id of the attempt that a process works on, in each line that it logs.
 
 The id is Airflow's own, that of the task instance: new for each try, the same for all parts of a deferred
-one. The edge worker forks a supervisor for each attempt, and that a task process. The task process is told
-the id at its start, through Airflow's listeners, and says it with each of its messages; the supervisor, which
-writes them into the task's log, learns it from the first. So the lines of both carry it, what the task prints
+one. A supervisor, which our runner tells the id of each attempt, forks the task process. That one is told the
+id at its start, through Airflow's listeners, and says it with each of its messages; a supervisor of the stock
+worker, which writes them into the task's log, learns it from the first. So the lines of both carry it, what the task prints
 included, and so does what the supervisor writes to the container's own log.
 """
 

@@ -1,7 +1,7 @@
 """Prepares once, in the worker, what every task would prepare again.
 
-The worker forks for each task. What it has not imported or made before the fork, the supervisor and the task
-process of every single task import and make anew. No connection is opened here.
+The worker forks supervisors, and each of them forks for every task. What it has not imported or made before,
+they import and make anew. No connection is opened here.
 """
 
 from __future__ import annotations
