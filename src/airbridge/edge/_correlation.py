@@ -1,10 +1,10 @@
 """The id of the attempt that a process works on, in each line that it logs.
 
 The id is Airflow's own, that of the task instance: new for each try, the same for all parts of a deferred
-one. A supervisor, which our runner tells the id of each attempt, forks the task process. That one is told the
-id at its start, through Airflow's listeners, and says it with each of its messages; a supervisor of the stock
-worker, which writes them into the task's log, learns it from the first. So the lines of both carry it, what the task prints
-included, and so does what the supervisor writes to the container's own log.
+one. A supervisor, which our runner tells the id of each attempt, forks the task process. That one is told
+the id at its start, through Airflow's listeners, and says it with each of its messages; a supervisor of the
+stock worker, which writes them into the task's log, learns it from the first. So the lines of both carry it,
+what the task prints included, and so does what the supervisor writes to the container's own log.
 """
 
 from __future__ import annotations
