@@ -131,9 +131,9 @@ class Supervisors:
     def release(self, process: object) -> None:
         """Let the supervisor of an attempt take another, once this one has ended; nobody waits any more.
 
-        Nothing the second time, nor for anything else.
+        Nothing the second time, nor for anything else, nor once the worker has ended.
         """
-        if not isinstance(process, Supervised) or process._is_released:
+        if not isinstance(process, Supervised) or process._is_released or self._has_ended:
             return
         process._is_released = True
         if process.is_alive():

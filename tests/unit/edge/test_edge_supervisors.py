@@ -241,6 +241,7 @@ def test_attempt_whose_line_is_closed_is_looked_at_without_trouble(
         (tmp_path / "go").touch()
         while running.is_alive():
             time.sleep(0.01)
+        supervisors.release(running)
 
 
 def test_what_is_no_attempt_of_a_supervisor_is_left_alone(supervisors: Supervisors) -> None:
