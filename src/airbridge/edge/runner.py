@@ -229,7 +229,7 @@ class Runner(EdgeWorker):  # type: ignore[misc]
             # The next jobs are worth more than a log line that could not be sent.
             _log.exception("job could not be reported", job=edge_job.identifier)
         finally:
-            self._supervisors.release(job.process)
+            self._supervisors.release(job.process)  # of one that nobody waits for to its end, after an error
             self.jobs.remove(job)
             job.cleanup()
 

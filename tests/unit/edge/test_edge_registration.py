@@ -54,6 +54,14 @@ def _claim(presence, between=lambda _: None):
     return len(pauses)
 
 
+def _was_ours(presence):
+    """Claim the name, and return whether the one before was this host's own."""
+    with ControlPlane(load_settings(), VERSIONS) as control_plane:
+        return claim_name(
+            control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
+        )
+
+
 def _verbs(plane):
     return {verb for verb, _ in plane.requests}
 
@@ -100,11 +108,7 @@ def test_it_is_known_whether_the_one_before_was_of_this_host(joined, presence, t
     joined.heartbeat(age=age, state="unknown" if age > 50 or not ours else "running")
     if left is not None:
         _last_heartbeat_left(tmp_path, left)
-    with ControlPlane(load_settings(), VERSIONS) as control_plane:
-        claimed = claim_name(
-            control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
-        )
-    assert claimed is ours
+    assert _was_ours(presence) is ours
 
 
 @pytest.mark.parametrize(
@@ -117,11 +121,7 @@ def test_after_a_reboot_it_is_known_whether_the_one_before_was_of_this_host(
 ):
     joined.heartbeat(age=age, state="unknown")
     _last_heartbeat_left_before_a_reboot(tmp_path, left)
-    with ControlPlane(load_settings(), VERSIONS) as control_plane:
-        claimed = claim_name(
-            control_plane, presence, name=WORKER, heartbeat_interval=HEARTBEAT_S, sleep=lambda _: None
-        )
-    assert claimed is ours
+    assert _was_ours(presence) is ours
 
 
 def test_quick_reboot_signs_off_the_worker_that_it_ended(joined, presence, tmp_path):
