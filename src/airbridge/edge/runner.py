@@ -37,7 +37,7 @@ from airflow.utils.state import TaskInstanceState
 from pydantic import BaseModel
 from setproctitle import setproctitle
 
-from airbridge.edge._correlation import work_on
+from airbridge.edge._correlation import FIELD, work_on
 from airbridge.edge._job_feed import HELD_S, AttemptKey, JobFeed
 from airbridge.edge._log_files import is_sent
 from airbridge.edge._process_end import ProcessEnd
@@ -251,7 +251,9 @@ class Runner(EdgeWorker):  # type: ignore[misc]
         error_file, path = _make_task_temp_file("airflow-edge-task-error-")
         error_file.close()  # written by its path
         order = _Order(workload=workload, error_file=path)
-        return self._supervisors.start(order.model_dump_json().encode()), path
+        supervised = self._supervisors.start(order.model_dump_json().encode())
+        _log.info("Launched task", pid=supervised.pid, **{FIELD: str(workload.ti.id)})  # as the provider does
+        return supervised, path
 
     def _run_order(self, order: bytes) -> int:
         """Run a task; called in a supervisor."""
