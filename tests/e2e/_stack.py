@@ -72,6 +72,7 @@ ENVIRONMENT = "dev"
 PATIENCE_S = float(os.environ.get("AIRBRIDGE_E2E_PATIENCE", "300"))
 _POLL_S = 0.3
 _LOG_LINES = 80
+_LONG_LINE = 500
 # Settings of the developer's own stack must not reach the one under test.
 _OURS = re.compile(
     r"(AIRBRIDGE|AIRFLOW|AWS|BUILD|COMPOSE|CONTROL_PLANE|DAG|EDGE|FRESH_POC|GATEWAY|LOG|S3|WORKER)_|ENVIRONMENT$"
@@ -645,14 +646,19 @@ class Stack:
             raise AssertionError(f"{error}\n{self.describe(run)}") from None
 
     def describe(self, run: Run) -> str:
-        """State, task states and the ends of the logs of a run."""
+        """State, task states and the ends of the logs of a run, and what was said of it elsewhere.
+
+        A run may have failed long before a test looks at it, so that logs since the test began miss it.
+        """
         lines = [f"run {run.run_id} of {run.dag_id}: {self.run_state(run)}"]
         for task in self.tasks(run):
             lines.append(f"--- {task.task_id}[{task.map_index}] {task.state} on {task.hostname}")
             if task.state != "success" and task.try_number:
                 answer = self.request_log(run, task.task_id, task.try_number, task.map_index)
                 lines.append(answer.text[-3000:])
-        return "\n".join(lines)
+        said = [self.compose.logs("scheduler"), *(edge.compose.logs() for edge in self.edges.values())]
+        about = [line[:_LONG_LINE] for text in said for line in text.splitlines() if run.run_id in line]
+        return "\n".join([*lines, f"--- lines that name {run.run_id}", *about[-_LOG_LINES:]])
 
     # --- logs -------------------------------------------------------------------------------------
 
