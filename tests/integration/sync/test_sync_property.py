@@ -130,6 +130,13 @@ class World(RuleBasedStateMachine):
         while publisher.go_on():
             pass
 
+    @rule(package=PACKAGES, slow=FILES, fast=FILES)
+    def overtake(self, package: str, slow: dict[str, str], fast: dict[str, str]) -> None:
+        overtaken = Publisher(self, package, slow)
+        self.publish(package, fast)
+        while overtaken.go_on():
+            pass
+
     @rule(requests=st.integers(1, 6))
     def go_on_publishing(self, requests: int) -> None:
         for _ in range(requests):
@@ -274,16 +281,16 @@ def test_a_reader_sees_only_whole_releases_ever(s3_server: S3Server, monkeypatch
     for name in [name for name in os.environ if name.startswith("DAG_SYNC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(World, "server", s3_server, raising=False)
-    run_state_machine_as_test(
-        World,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
+    chosen = settings(
+        max_examples=40,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    # A run in which no pass was ever killed, no tree fetched and nobody told "too late" proved less.
-    assert World.kills > 0
-    assert World.fetched > 0
-    assert World.losers > 0
+    # Runs in which no pass was ever killed, no tree fetched and nobody told "too late" prove less. Chance may
+    # leave one of them out of a run, not of three.
+    for _ in range(3):
+        run_state_machine_as_test(World, settings=chosen)
+        if World.kills and World.fetched and World.losers:
+            return
+    raise AssertionError(f"kills: {World.kills}, trees fetched: {World.fetched}, too late: {World.losers}")
