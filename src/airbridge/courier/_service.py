@@ -56,6 +56,7 @@ _LONGEST_BODY: Final = 16 * 1024 * 1024
 _POLL_S: Final = 0.25
 _SHORT_POLL_S: Final = 0.05
 _SHUTDOWN_S: Final = 5.0
+_SECRETS_KNOWN: Final = 2
 
 _log = structlog.get_logger("airbridge.courier")
 
@@ -93,6 +94,9 @@ class _Courier:
         self._unheard: dict[str, float] = {}
         """Since when a running task's heartbeats did not arrive."""
         self._full_since: float | None = None
+        self._secrets: tuple[str, ...] = ()
+        """Those that the worker may sign with, the newest first."""
+        self._note_secret()  # before another takes its place
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Deliver and watch for as long as the application runs."""
@@ -244,12 +248,24 @@ class _Courier:
             },
         )
 
+    def _note_secret(self) -> None:
+        credential = self._upstream.credential()
+        if credential is not None and credential.secret not in self._secrets:
+            self._secrets = (credential.secret, *self._secrets[: _SECRETS_KNOWN - 1])
+
+    def _is_of_worker(self, token: str, method: str) -> bool:
+        """Return whether this host's worker signed a call.
+
+        With the credential of now, or the one before: until it is started again, the worker has the one that
+        it was started with. Whether that is still good is for the control plane to say.
+        """
+        self._note_secret()
+        return any(is_signed_by(secret, token, method) for secret in self._secrets)
+
     async def _report(self, call: Call, report: Report) -> web.Response:
-        if call.api == EDGE_API:
-            credential = self._upstream.credential()
-            token = report.headers.get("Authorization", "")
-            if credential is None or not is_signed_by(credential.secret, token, call.path):
-                return _error(401, "only this host's worker may report here")
+        token = report.headers.get("Authorization", "")
+        if call.api == EDGE_API and not self._is_of_worker(token, call.path):
+            return _error(401, "only this host's worker may report here")
         if call.kind is Kind.LOG:
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 time_of = str(json.loads(report.body)["log_chunk_time"])

@@ -270,6 +270,23 @@ def test_nobody_but_the_worker_reports(peer: Peer, courier: Courier) -> None:
     assert peer.seen == []
 
 
+def test_worker_reports_with_the_credential_that_it_was_started_with(peer: Peer, tmp_path: Path) -> None:
+    """Another takes its place in the file first; then the worker ends its tasks."""
+    file = tmp_path / "token"
+    file.write_text(f"{WORKER}.{SECRET}")
+    courier = Courier(peer, tmp_path / "spool", CONTROL_PLANE_TOKEN="", CONTROL_PLANE_TOKEN_FILE=str(file))
+    courier.start()
+    try:
+        courier.wait_until(away=False)
+        for turn, secret in enumerate(("n" * 64, "m" * 64)):
+            file.write_text(f"{WORKER}.{secret}")
+            path = f"jobs/state/etl/extract/{RUN}/1/{turn}/success"
+            assert courier.edge("PATCH", path, secret=secret).status_code == 200
+            assert courier.edge("PATCH", path).status_code == (200 if turn == 0 else 401)
+    finally:
+        courier.kill()
+
+
 def test_nobody_asks_but_the_courier_while_it_is_away(peer: Peer, courier: Courier) -> None:
     peer.script = Script(503)
     courier.log("notices it")
