@@ -18,6 +18,7 @@ __all__ = ["connect", "first_line", "is_migrated", "migrate", "users"]
 _CONNECT_TIMEOUT_S = 3
 _PATIENCE_S = 120  # a Postgres that replays its log after a crash takes about a minute at most here
 _PAUSE_S = 1.0
+_MIGRATION_LOCK = 0x41_42_4D_49  # "ABMI"
 # Written when the image is built: {version table: head revision}.
 _HEADS_FILE = Path("/opt/airbridge/migration-heads.json")
 
@@ -80,14 +81,41 @@ def is_migrated(connection: Any) -> bool:
 def migrate() -> bool:
     """Run ``airflow db migrate`` if the database needs it; returns whether it did.
 
-    Airflow takes a lock of its own around migrations, so that services that start together do not collide.
+    Services that start together do it one after the other, and then there is nothing left to do. The lock
+    that Airflow takes itself does not keep them apart: the second fails, because a type is there already.
     """
     connection = connect(_PATIENCE_S)
     try:
         if is_migrated(connection):
             return False
+        _await_turn(connection)
+        if is_migrated(connection):
+            return False
+        _run_migration()
+        return True
     finally:
-        connection.close()
+        connection.close()  # and the turn is over
+
+
+def _await_turn(connection: Any) -> None:
+    """Take the lock of whoever migrates; it is held until the connection ends.
+
+    Asked for again and again: a statement that waits is a transaction, and some migrations wait for those.
+    """
+    connection.autocommit = True
+    waiting = False
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (_MIGRATION_LOCK,))
+            if cursor.fetchone()[0]:
+                return
+            if not waiting:
+                print("airbridge: waiting for another service to migrate the database", flush=True)
+                waiting = True
+            time.sleep(_PAUSE_S)
+
+
+def _run_migration() -> None:
     print("airbridge: migrating the metadata database", flush=True)
     result = subprocess.run(["airflow", "db", "migrate"], check=False)
     if result.returncode != 0:
@@ -95,7 +123,6 @@ def migrate() -> bool:
             f"'airflow db migrate' failed with exit code {result.returncode}",
             fix="read the lines above; a database of a newer Airflow cannot be used by an older image",
         )
-    return True
 
 
 def users(connection: Any) -> set[str]:
