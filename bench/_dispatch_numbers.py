@@ -142,6 +142,10 @@ def targets(numbers: dict[str, Any]) -> tuple[Target, ...]:
                     costs[stock]["per_task"]["queries"], cost["per_task"]["queries"], "",
                 ),
                 Target(
+                    f"rows scanned per task: {title}",
+                    costs[stock]["per_task"]["rows_scanned"], cost["per_task"]["rows_scanned"], "",
+                ),
+                Target(
                     f"rows scanned per scheduler loop: {title}",
                     costs[stock]["scanned_per_loop"]["dispatch"], cost["scanned_per_loop"]["dispatch"], "",
                 ),

@@ -1,4 +1,4 @@
-"""A task that is deferred runs in parts, and its trigger may fire before anybody knows that a part ended."""
+"""Some tasks run in parts, and the next may be on its way before anybody knows that one ended."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _stack import EdgeHost, Stack
+    from _stack import EdgeHost, FinishedRun, Stack
 
 _DAG_ID = "e2e_deferral"
 _TASKS = 24
 _PARTS = 6
+_SENSORS = 8
+_LOOKS = 4
 _DAG = f"""
 from datetime import timedelta
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import BaseOperator, dag
+from airflow.sdk import BaseOperator, BaseSensorOperator, dag
 
 class Parts(BaseOperator):
     def __init__(self, number, **named):
@@ -31,23 +33,39 @@ class Parts(BaseOperator):
             )
         return part
 
+class Looks(BaseSensorOperator):
+    def __init__(self, number, **named):
+        super().__init__(**named)
+        self.number = number
+
+    def poke(self, context):
+        return context["task_reschedule_count"] >= {_LOOKS} - 1
+
 @dag(dag_id="{_DAG_ID}", schedule=None)
 def runs():
     Parts.partial(task_id="parts", retries=0).expand(number=list(range({_TASKS})))
+    Looks.partial(task_id="looks", retries=0, mode="reschedule", poke_interval=0.1).expand(
+        number=list(range({_SENSORS}))
+    )
 
 runs()
 """
 
 
-@pytest.fixture
-def parts(stack: Stack, edge: EdgeHost) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def finished(stack: Stack, edge: EdgeHost) -> Iterator[FinishedRun]:
     assert edge  # for the tasks of the queue "default"
     key = stack.put_dag("deferral", "deferral.py", _DAG)
-    yield _DAG_ID
+    yield stack.wait_for_run(stack.trigger(_DAG_ID))
     stack.unpublish([key])
 
 
-def test_trigger_that_fires_at_once_costs_no_task_its_next_part(stack: Stack, parts: str) -> None:
+def test_trigger_that_fires_at_once_costs_no_task_its_next_part(finished: FinishedRun) -> None:
     """Airflow fails a task that its executor says has ended and that waits again; these had only paused."""
-    run = stack.wait_for_run(stack.trigger(parts)).of("parts")
-    assert [(task.state, task.try_number) for task in run] == [("success", 1)] * _TASKS
+    tasks = finished.of("parts")
+    assert [(task.state, task.try_number) for task in tasks] == [("success", 1)] * _TASKS
+
+
+def test_sensor_that_looks_again_at_once_is_not_taken_for_killed(finished: FinishedRun) -> None:
+    tasks = finished.of("looks")
+    assert [(task.state, task.try_number) for task in tasks] == [("success", 1)] * _SENSORS

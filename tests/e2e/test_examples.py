@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _runs import EXAMPLES
-from _stack import ENVIRONMENT, LOG_BUCKET, Done, Run, Stack
+from _stack import ENVIRONMENT, LOG_BUCKET, Done, EdgeHost, Run, Stack
+from _trouble import psql
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -68,6 +69,21 @@ def test_a_task_of_the_sample_is_tested_from_the_command_line(cli_runs: dict[str
     done = cli_runs["test"].result()
     assert done.code == 0, done.output
     assert "start ran on host scheduler" in done.output
+
+
+def test_run_of_a_command_is_left_to_it(stack: Stack, edge: EdgeHost) -> None:
+    """A6: the scheduler takes a run of ``airflow tasks test`` for its own; edge hosts get none of it."""
+    assert edge
+    stack.unpause("edge_sample_dag")
+    run = Run("edge_sample_dag", "__airflow_temporary_run_2024-01-01__")
+    stack.api.post("/dags/edge_sample_dag/dagRuns", {"logical_date": None, "dag_run_id": run.run_id})
+    try:
+        stack.wait_for_task(run, "start", ["queued"])
+        said = [line for line in stack.compose.logs("scheduler").splitlines() if run.run_id in line]
+        assert any("Left to the command that made this run" in line for line in said), said
+        assert psql(stack, f"SELECT 1 FROM edge_job WHERE run_id = '{run.run_id}'") == ""
+    finally:
+        stack.api.patch(run.path, {"state": "failed"})
 
 
 def test_fresh_poc_runs_in_strict_sequence(stack: Stack, example_runs: dict[str, Run]) -> None:

@@ -1,6 +1,7 @@
 """The control plane's executors: Airflow's own and the edge provider's, each with one thing changed.
 
-And both leave a task alone that goes on (:mod:`airbridge.controlplane._earlier_parts`).
+And both leave tasks alone that go on (:mod:`airbridge.controlplane._earlier_parts`), or that a command runs
+by itself (:mod:`airbridge.controlplane._test_runs`).
 
 **LocalExecutor** has a number of workers of its own. ``[core] parallelism`` limits every executor of a
 scheduler, and here it is sized for a fleet of edge hosts. Airflow 3.0.4's LocalExecutor takes it as the
@@ -29,6 +30,7 @@ from airflow.utils.state import TaskInstanceState as State
 from sqlalchemy import and_, delete, or_, select, tuple_
 
 from airbridge.controlplane._earlier_parts import KnowsEarlierParts
+from airbridge.controlplane._test_runs import LeavesTestRuns
 from airbridge.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -74,14 +76,14 @@ def _parallelism() -> int:
     return int(text)
 
 
-class LocalExecutor(KnowsEarlierParts, _AirflowLocalExecutor):  # type: ignore[misc]
+class LocalExecutor(LeavesTestRuns, KnowsEarlierParts, _AirflowLocalExecutor):  # type: ignore[misc]
     """Runs tasks with ``executor="LocalExecutor"`` in the scheduler's container, a few at a time."""
 
     def __init__(self) -> None:
         super().__init__(parallelism=_parallelism())
 
 
-class EdgeExecutor(KnowsEarlierParts, _ProviderEdgeExecutor):  # type: ignore[misc]
+class EdgeExecutor(LeavesTestRuns, KnowsEarlierParts, _ProviderEdgeExecutor):  # type: ignore[misc]
     """Hands tasks to edge hosts, as the provider's executor does."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

@@ -17,6 +17,7 @@ __all__ = ["MODULES"]
 
 MODULES = (
     "bundle_checks",
+    "command_run_checks",
     "earlier_parts_checks",
     "edge_door_checks",
     "executor_checks",

@@ -145,7 +145,10 @@ def _numbers(**peers: tuple[float, float, float, float]) -> dict[str, object]:
         "queued_to_running_s": {name: {"median": row[0], "p95": row[1]} for name, row in peers.items()},
         "tasks_per_minute": {name: {"median": row[2]} for name, row in peers.items()},
         "costs": {
-            name: {"per_task": {"queries": row[3]}, "scanned_per_loop": {"dispatch": 10.0}}
+            name: {
+                "per_task": {"queries": row[3], "rows_scanned": 5 * row[3]},
+                "scanned_per_loop": {"dispatch": 10.0},
+            }
             for name, row in peers.items()
         },
     }
@@ -167,6 +170,7 @@ def test_targets_stand_on_what_the_peers_did_in_the_same_run():
         "throughput: CeleryExecutor": True,
         "throughput at 50 ms: 5 times the stock worker": False,
         "queries per task: the stock worker": True,
+        "rows scanned per task: the stock worker": True,
         "rows scanned per scheduler loop: the stock worker": True,
     }
     assert found["throughput: 0.9 of LocalExecutor"].limit == pytest.approx(180)
