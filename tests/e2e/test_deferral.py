@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from _stack import EdgeHost, FinishedRun, Stack
 
 _DAG_ID = "e2e_deferral"
-_TASKS = 24
-_PARTS = 6
-_SENSORS = 8
-_LOOKS = 4
+_TASKS = 12
+_PARTS = 4
+_SENSORS = 4
+_LOOKS = 3
 _DAG = f"""
 from datetime import timedelta
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
