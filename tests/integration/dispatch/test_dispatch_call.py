@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from conftest import Desk
 
+_POLL_S = 0.01
+_QUIET_LOOKS = 20
 LONG_S = 60.0  # a held call that nothing ends; a test that waits for it has failed
 
 
@@ -80,8 +82,14 @@ def _tasks(jobs: list[dict[str, Any]]) -> list[str]:
 
 async def _until_held(dispatch: Dispatch, number: int = 1) -> None:
     while dispatch.held < number:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)  # their first look is over
+        await asyncio.sleep(_POLL_S)
+    # Who looks for the first time while jobs are announced takes some, and counts as one still to come.
+    quiet = 0
+    while quiet < _QUIET_LOOKS:
+        await asyncio.sleep(_POLL_S)
+        looking = dispatch._limiter.statistics() if dispatch._limiter else None
+        is_over = looking is not None and not looking.borrowed_tokens and not looking.tasks_waiting
+        quiet = quiet + 1 if is_over else 0
 
 
 def test_call_is_answered_when_a_job_is_queued(office: Office) -> None:
